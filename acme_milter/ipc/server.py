@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The answering side of a unix socket: a bounded number of threads for any number of idle connections.
+
+All threads wait on one epoll set in which every connection is armed for one event at a time. The thread that
+wakes reads the request, answers it and arms the connection again, so that no request is handed from thread to
+thread, and a peer that keeps connections open without using them costs no thread.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import socket
+import stat
+import struct
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from acme_milter.ipc.frames import FrameError, receive_frame, send_frame
+
+Handler = Callable[[dict[str, object], bytes], tuple[dict[str, object], bytes]]
+
+_MAX_CONNECTIONS = 1024
+_FRAME_SECONDS = 10.0  # for the rest of a frame once its first octet is there, and for writing the answer
+_UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
+
+
+class AddressInUse(Exception):  # noqa: N818 named for what is the case
+    """The path belongs to a live server, or is not a socket at all."""
+
+    safe_text = True
+
+
+class FrameServer:
+    """Answers frames on a unix stream socket.
+
+    `handle` takes (header, body) and returns the answer's; it runs in up to `threads` threads at once. Its
+    exceptions are answered {"error": "internal"} and given to `on_error`; they never end the server.
+    `peer_allowed` is asked with the user id of each new connection's process (SO_PEERCRED); a connection it
+    does not allow is closed unread.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        mode: int,
+        handle: Handler,
+        *,
+        threads: int,
+        on_error: Callable[[Exception], None] | None = None,
+        peer_allowed: Callable[[int], bool] | None = None,
+    ) -> None:
+        if threads < 1:
+            raise ValueError("a server needs a thread")
+        self._path = path
+        self._mode = mode
+        self._handle = handle
+        self._on_error = on_error
+        self._peer_allowed = peer_allowed
+        self._thread_count = threads
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._connections: dict[int, socket.socket] = {}
+        self._stopping = threading.Event()
+        self._epoll: select.epoll | None = None
+        self._wake = -1
+        self._listener: socket.socket | None = None
+        self._identity: tuple[int, int] | None = None
+
+    def start(self) -> None:
+        """Listen and return. Raises AddressInUse when the path is taken, OSError when it cannot be made."""
+        self._listener, self._identity = _listen(self._path, self._mode)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        self._epoll.register(self._wake, select.EPOLLIN)  # level-triggered: it wakes every thread
+        self._epoll.register(self._listener, select.EPOLLIN | select.EPOLLONESHOT)
+        self._stopping.clear()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"frames-{self._path.name}-{number}", daemon=True)
+            for number in range(self._thread_count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, grace: float = 5.0) -> None:
+        """Take no more requests, give running handlers `grace` seconds, close everything, remove the socket.
+
+        A handler that needs longer is left to its (daemon) thread: its answer is lost, as it would be by a
+        crash.
+        """
+        if self._listener is None or self._epoll is None:
+            return
+        self._stopping.set()
+        os.eventfd_write(self._wake, 1)
+        self._remove_socket_file()
+        self._listener.close()
+        deadline = time.monotonic() + grace
+        with self._lock:
+            idle_or_busy = list(self._connections.values())
+        for connection in idle_or_busy:
+            # Ends a read of a frame that is still arriving; an answer can still be written.
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        with self._lock:
+            for connection in self._connections.values():
+                connection.close()
+            self._connections.clear()
+        self._epoll.close()
+        os.close(self._wake)
+        self._listener = None
+
+    def __enter__(self) -> "FrameServer":
+        self.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def _remove_socket_file(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            found = self._path.lstat()
+            if (found.st_dev, found.st_ino) == self._identity:
+                self._path.unlink()
+
+    def _run(self) -> None:
+        epoll, listener = self._epoll, self._listener
+        assert epoll is not None
+        assert listener is not None
+        listener_fd = listener.fileno()
+        while not self._stopping.is_set():
+            for fd, _ in epoll.poll(maxevents=1):
+                if self._stopping.is_set():
+                    return
+                if fd == listener_fd:
+                    self._accept(epoll, listener)
+                else:
+                    self._serve(epoll, fd)
+
+    def _accept(self, epoll: select.epoll, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except BlockingIOError:
+            connection = None
+        except OSError as error:
+            # ECONNABORTED and their like concern one peer; without descriptors a short rest is all there is
+            # to do.
+            connection = None
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                time.sleep(0.1)
+        if connection is not None:
+            self._admit(epoll, connection)
+        # stop() may have closed the listener meanwhile.
+        with contextlib.suppress(OSError, ValueError):
+            epoll.modify(listener, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def _admit(self, epoll: select.epoll, connection: socket.socket) -> None:
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        uid = _UCRED.unpack(credentials)[1]
+        allowed = self._peer_allowed is None or self._peer_allowed(uid)
+        with self._lock:
+            if not allowed or self._stopping.is_set() or len(self._connections) >= _MAX_CONNECTIONS:
+                connection.close()
+                return
+            self._connections[connection.fileno()] = connection
+        epoll.register(connection, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def _serve(self, epoll: select.epoll, fd: int) -> None:
+        with self._lock:
+            connection = self._connections.get(fd)
+        if connection is None:
+            return
+        try:
+            keep = self._answer_one(connection)
+            if keep:
+                epoll.modify(fd, select.EPOLLIN | select.EPOLLONESHOT)
+        except (OSError, FrameError, ValueError):
+            # A peer that vanished, was too slow or sent no frame; ValueError: stop() closed the epoll set.
+            keep = False
+        if not keep:
+            with self._lock:
+                if self._connections.get(fd) is connection:
+                    del self._connections[fd]
+                    connection.close()
+
+    def _answer_one(self, connection: socket.socket) -> bool:
+        request = receive_frame(connection, deadline=time.monotonic() + _FRAME_SECONDS)
+        if request is None:
+            return False
+        answer: dict[str, object]
+        try:
+            answer, body = self._handle(*request)
+        except Exception as error:  # noqa: BLE001 the edge of the server: it outlives any fault of a handler
+            self._report(error)
+            answer, body = {"error": "internal"}, b""
+        connection.settimeout(_FRAME_SECONDS)
+        try:
+            send_frame(connection, answer, body)
+        except FrameError as error:
+            self._report(error)
+            send_frame(connection, {"error": "internal"})
+        return True
+
+    def _report(self, error: Exception) -> None:
+        if self._on_error is not None:
+            self._on_error(error)
+
+
+def _listen(path: Path, mode: int) -> tuple[socket.socket, tuple[int, int]]:
+    """A listening socket at `path`, and the (device, inode) of its file."""
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Of two servers that start together, the second must see the first one live, not its stale
+        # predecessor.
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        _clear_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # On Linux the file takes the unbound socket's mode: at no moment is it more open than asked for.
+            os.fchmod(listener.fileno(), mode)
+            listener.bind(str(path))
+            path.chmod(mode)
+            listener.listen(128)
+            listener.setblocking(False)
+            made = path.lstat()
+        except BaseException:
+            listener.close()
+            raise
+        return listener, (made.st_dev, made.st_ino)
+    finally:
+        os.close(directory)
+
+
+def _clear_stale(path: Path) -> None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise AddressInUse(f"{path} exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # its queue of connections is full: it lives
+    raise AddressInUse(f"{path} belongs to a running server")

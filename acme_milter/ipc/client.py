@@ -14,7 +14,7 @@ _IDLE_CONNECTIONS = 16
 
 
 class PeerUnavailable(Exception):  # noqa: N818 named for what is the case
-    """The server is absent, refuses us, does not answer in time or answers nonsense. Trying later may help."""
+    """The server is absent, refuses us, is too slow or answers nonsense. Trying again may help."""
 
     safe_text = True
     temporary = True

@@ -17,6 +17,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from acme_milter.ipc.frames import FrameError, receive_frame, send_frame
@@ -77,9 +78,11 @@ class FrameServer:
         self._epoll = select.epoll()
         self._epoll.register(self._wake, select.EPOLLIN)  # level-triggered: it wakes every thread
         self._epoll.register(self._listener, select.EPOLLIN | select.EPOLLONESHOT)
-        self._stopping.clear()
+        # A new event each time: a handler that outlived the last stop() must not take up work again.
+        self._stopping = stopping = threading.Event()
+        run = partial(self._run, self._epoll, self._listener, stopping)
         self._threads = [
-            threading.Thread(target=self._run, name=f"frames-{self._path.name}-{number}", daemon=True)
+            threading.Thread(target=run, name=f"frames-{self._path.name}-{number}", daemon=True)
             for number in range(self._thread_count)
         ]
         for thread in self._threads:
@@ -128,14 +131,11 @@ class FrameServer:
             if (found.st_dev, found.st_ino) == self._identity:
                 self._path.unlink()
 
-    def _run(self) -> None:
-        epoll, listener = self._epoll, self._listener
-        assert epoll is not None
-        assert listener is not None
+    def _run(self, epoll: select.epoll, listener: socket.socket, stopping: threading.Event) -> None:
         listener_fd = listener.fileno()
-        while not self._stopping.is_set():
+        while not stopping.is_set():
             for fd, _ in epoll.poll(maxevents=1):
-                if self._stopping.is_set():
+                if stopping.is_set():
                     return
                 if fd == listener_fd:
                     self._accept(epoll, listener)
@@ -160,15 +160,23 @@ class FrameServer:
             epoll.modify(listener, select.EPOLLIN | select.EPOLLONESHOT)
 
     def _admit(self, epoll: select.epoll, connection: socket.socket) -> None:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        uid = _UCRED.unpack(credentials)[1]
-        allowed = self._peer_allowed is None or self._peer_allowed(uid)
+        allowed = self._is_allowed(connection)
         with self._lock:
             if not allowed or self._stopping.is_set() or len(self._connections) >= _MAX_CONNECTIONS:
                 connection.close()
                 return
             self._connections[connection.fileno()] = connection
         epoll.register(connection, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def _is_allowed(self, connection: socket.socket) -> bool:
+        if self._peer_allowed is None:
+            return True
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        try:
+            return self._peer_allowed(_UCRED.unpack(credentials)[1])
+        except Exception as error:  # noqa: BLE001 as for a handler: a doubt refuses the peer, not the service
+            self._report(error)
+            return False
 
     def _serve(self, epoll: select.epoll, fd: int) -> None:
         with self._lock:

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The enrollment: our wish for one certificate of one mailbox from one authority, and its one order."""
+
+import enum
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+class State(enum.StrEnum):
+    """Where an enrollment stands. Each comment says who acts next."""
+
+    PLANNED = "planned"  # we: make the mailbox key, then order
+    ORDERING = "ordering"  # we: newOrder and the authorization fetch; committed before newOrder goes out
+    AWAITING_MAIL = "awaiting-mail"  # the authority: its challenge mail must reach our Postfix
+    REPLYING = "replying"  # we: hand the stored reply to Postfix
+    REPLIED = "replied"  # we: tell the authority (POST to the challenge) once the reply had time to leave
+    VALIDATING = "validating"  # the authority: it reads the reply; we poll
+    FINALIZING = "finalizing"  # we: send the CSR, poll the order, fetch the certificate
+    ISSUED = "issued"  # we: clean up at the authority, then use the certificate
+    ACTIVE = "active"  # nobody, until renewal
+    FAILED = "failed"  # nobody: a successor may have been opened
+    CANCELLED = "cancelled"  # nobody: an administrator ended it
+    SUPERSEDED = "superseded"  # nobody: a newer certificate took its place
+    REVOKED = "revoked"  # nobody
+    EXPIRED = "expired"  # nobody
+
+
+OPEN_STATES = frozenset(
+    {
+        State.PLANNED,
+        State.ORDERING,
+        State.AWAITING_MAIL,
+        State.REPLYING,
+        State.REPLIED,
+        State.VALIDATING,
+        State.FINALIZING,
+        State.ISSUED,
+    }
+)
+"""An enrollment in one of these still has work to do; there is at most one for each (mailbox, authority)."""
+
+CHALLENGED_STATES = frozenset({State.AWAITING_MAIL, State.REPLYING, State.REPLIED, State.VALIDATING})
+"""The challenge of the order is known and not decided yet: a challenge mail may be ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrollment:
+    """One row of the store. Times are aware UTC; ``None`` means "not known yet".
+
+    ``token_part2`` is sealed (keys.sealing): the clear token never sits in a row.
+    """
+
+    id: str
+    address: str
+    authority: str
+    state: State
+    version: int
+    generation: int
+    """How many orders in a row this mailbox has tried without success, this one included (1 for the first)."""
+    opened_at: datetime
+    state_since: datetime
+    next_attempt_at: datetime | None
+    attempts: int = 0
+    """Failed attempts at the present step, in a row."""
+    last_error: str | None = None
+    successor_id: str | None = None
+    key_id: str | None = None
+    began_ordering_at: datetime | None = None
+    order_url: str | None = None
+    order_expires_at: datetime | None = None
+    authorization_url: str | None = None
+    finalize_url: str | None = None
+    challenge_url: str | None = None
+    challenge_sender: str | None = None
+    token_part2: bytes | None = field(default=None, repr=False)
+    challenge_posted_at: datetime | None = None
+    finalize_sent_at: datetime | None = None
+    certificate_url: str | None = None
+    certificate_id: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN_STATES

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The audit trail: what was done, when, to whose enrollment. Never a secret."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.store.schema import audit as table
+
+
+def record(
+    connection: sa.Connection,
+    event: str,
+    *,
+    at: datetime,
+    enrollment_id: str | None = None,
+    address: str | None = None,
+    details: Mapping[str, object] | None = None,
+) -> None:
+    connection.execute(
+        table.insert().values(
+            at=at,
+            event=event,
+            enrollment_id=enrollment_id,
+            address=address,
+            details=json.dumps(dict(details or {})),
+        )
+    )

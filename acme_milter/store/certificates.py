@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Queries on issued certificates."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import State
+from acme_milter.store.schema import certificate as table
+from acme_milter.store.schema import enrollment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCertificate:
+    """``chain_pem`` begins with the mailbox's certificate; ``serial`` is lower-case hex."""
+
+    id: str
+    enrollment_id: str
+    address: str
+    authority: str
+    key_id: str
+    serial: str
+    issuer: str
+    not_before: datetime
+    not_after: datetime
+    chain_pem: bytes
+    stored_at: datetime
+
+
+def insert(connection: sa.Connection, stored: StoredCertificate) -> None:
+    connection.execute(table.insert().values({column.name: getattr(stored, column.name) for column in table.columns}))
+
+
+def get(connection: sa.Connection, certificate_id: str) -> StoredCertificate:
+    """Raises sqlalchemy.exc.NoResultFound."""
+    return StoredCertificate(**connection.execute(sa.select(table).where(table.c.id == certificate_id)).one()._asdict())
+
+
+def current(connection: sa.Connection, address: str) -> StoredCertificate | None:
+    """The mailbox's active certificate that lasts longest."""
+    row = connection.execute(
+        sa.select(table)
+        .join(enrollment, enrollment.c.certificate_id == table.c.id)
+        .where(table.c.address == address, enrollment.c.state == State.ACTIVE.value)
+        .order_by(table.c.not_after.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else StoredCertificate(**row._asdict())

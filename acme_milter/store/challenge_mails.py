@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Queries on challenge mails that were let in, and on the doubt that put some off (rule T)."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.store.schema import challenge_mail as table
+from acme_milter.store.schema import doubt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredChallengeMail:
+    """``sealed_mail`` holds the raw bytes; ``token_digest`` is SHA-256 of token-part1."""
+
+    id: str
+    enrollment_id: str
+    token_digest: bytes = field(repr=False)
+    sealed_mail: bytes = field(repr=False)
+    queue_id: str | None
+    dkim_domain: str
+    dkim_selector: str
+    disposition: str
+    accepted_at: datetime
+
+
+def insert(connection: sa.Connection, mail: StoredChallengeMail) -> None:
+    connection.execute(table.insert().values({column.name: getattr(mail, column.name) for column in table.columns}))
+
+
+def digests_of(connection: sa.Connection, enrollment_id: str) -> frozenset[bytes]:
+    """Digests of the tokens that were answered for this enrollment."""
+    rows = connection.execute(sa.select(table.c.token_digest).where(table.c.enrollment_id == enrollment_id))
+    return frozenset(row.token_digest for row in rows)
+
+
+def of_enrollment(connection: sa.Connection, enrollment_id: str) -> list[StoredChallengeMail]:
+    rows = connection.execute(
+        sa.select(table).where(table.c.enrollment_id == enrollment_id).order_by(table.c.accepted_at)
+    )
+    return [StoredChallengeMail(**row._asdict()) for row in rows]
+
+
+def find_by_digest(connection: sa.Connection, address_enrollments: list[str], digest: bytes) -> str | None:
+    """The enrollment among these that has answered this token already."""
+    return connection.execute(
+        sa.select(table.c.enrollment_id).where(
+            table.c.enrollment_id.in_(address_enrollments), table.c.token_digest == digest
+        )
+    ).scalar()
+
+
+def doubted_since(connection: sa.Connection, digest: bytes, now: datetime) -> datetime:
+    """When this token was first put off; now, and remembered, when it never was."""
+    known = connection.execute(sa.select(doubt.c.first_seen_at).where(doubt.c.token_digest == digest)).scalar()
+    if known is None:
+        connection.execute(doubt.insert().values(token_digest=digest, first_seen_at=now))
+    return known or now
+
+
+def forget_doubts(connection: sa.Connection, before: datetime) -> None:
+    connection.execute(doubt.delete().where(doubt.c.first_seen_at < before))

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Opening the database, and the two kinds of transaction."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy.pool import ConnectionPoolEntry
+
+BUSY_TIMEOUT_MS = 2000
+"""How long a statement waits for another process's write lock; the gate then puts the mail off (rule T)."""
+
+
+class StoreUnusable(Exception):
+    """The database cannot be opened or is damaged. The text says which file and what to do."""
+
+    safe_text = True
+
+
+class Database:
+    """One database. Share it between threads; it hands out connections of its own.
+
+    ``url`` is SQLAlchemy's: ``sqlite:////path`` or ``postgresql+psycopg://…``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._is_sqlite = sa.make_url(url).get_backend_name() == "sqlite"
+        options = {"connect_args": {"check_same_thread": False}} if self._is_sqlite else {}
+        self._engine = sa.create_engine(url, pool_size=16, max_overflow=16, **options)
+        # SQLite lets one writer in at a time, and its busy handler sleeps: threads of one process queue here instead.
+        self._writers = threading.Lock() if self._is_sqlite else None
+        if self._is_sqlite:
+            sa.event.listen(self._engine, "connect", _set_pragmas)
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction that commits durably when the block ends, and rolls back when it raises."""
+        if self._writers is None:
+            with self._engine.begin() as connection:
+                yield connection
+        else:
+            writer = self._engine.connect().execution_options(writes=True)
+            with self._writers, writer, writer.begin():
+                yield writer
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that sees one consistent state and changes nothing."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    def upgrade(self) -> None:
+        """Create the schema, or bring an older one up to date. Raises StoreUnusable."""
+        config = AlembicConfig()
+        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+        try:
+            if self._is_sqlite:
+                self._check_integrity()
+            with self.write() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except sa.exc.DBAPIError as error:
+            raise StoreUnusable(f"{self._place()}: {error.orig}") from None
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _check_integrity(self) -> None:
+        with self.read() as connection:
+            verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        if verdict != "ok":
+            raise StoreUnusable(f"{self._place()}: the database is damaged ({verdict}); restore it from a backup")
+
+    def _place(self) -> str:
+        return sa.make_url(self.url).render_as_string(hide_password=True)
+
+
+def _set_pragmas(connection: sa.engine.interfaces.DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves, see _begin_sqlite
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")  # with WAL, NORMAL would lose committed work on power loss
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A deferred transaction that turns into a writer half-way can fail at once, without waiting its busy timeout.
+    writes = connection.get_execution_options().get("writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Queries on the outbox: replies that we owe, written in the same transaction as the challenge mail's acceptance."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.store.schema import outbox as table
+
+_COLUMNS = [column for column in table.columns if column.name not in {"lease_owner", "lease_until"}]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxEntry:
+    """One reply. ``handover_began_at`` is set while it is unknown whether Postfix already has it (F-25)."""
+
+    id: str
+    enrollment_id: str
+    challenge_mail_id: str
+    envelope_sender: str
+    envelope_recipient: str
+    message_id: str
+    sealed_reply: bytes = field(repr=False)
+    attempts: int = 0
+    created_at: datetime
+    next_attempt_at: datetime | None
+    handover_began_at: datetime | None = None
+    handovers: int = 0
+    sent_at: datetime | None = None
+    queue_id: str | None = None
+    last_error: str | None = None
+
+
+def insert(connection: sa.Connection, entry: OutboxEntry) -> None:
+    connection.execute(table.insert().values({column.name: getattr(entry, column.name) for column in _COLUMNS}))
+
+
+def due(connection: sa.Connection, *, now: datetime, limit: int) -> list[str]:
+    """Ids of entries that are due and not leased, the longest waiting first."""
+    rows = connection.execute(
+        sa.select(table.c.id)
+        .where(table.c.next_attempt_at <= now, sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now))
+        .order_by(table.c.next_attempt_at)
+        .limit(limit)
+    )
+    return [row.id for row in rows]
+
+
+def next_due_at(connection: sa.Connection) -> datetime | None:
+    earliest: datetime | None = connection.execute(sa.select(sa.func.min(table.c.next_attempt_at))).scalar_one()
+    return earliest
+
+
+def claim(
+    connection: sa.Connection, entry_id: str, *, owner: str, now: datetime, until: datetime
+) -> OutboxEntry | None:
+    """Lease the entry and note that a handover begins; returns it as it was before that, or None when it is taken."""
+    free = sa.and_(
+        table.c.id == entry_id,
+        table.c.next_attempt_at <= now,
+        sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now),
+    )
+    row = connection.execute(sa.select(*_COLUMNS).where(free).with_for_update()).first()
+    if row is None:
+        return None
+    connection.execute(table.update().where(free).values(lease_owner=owner, lease_until=until, handover_began_at=now))
+    return OutboxEntry(**row._asdict())
+
+
+def count_handover(connection: sa.Connection, entry_id: str) -> None:
+    connection.execute(table.update().where(table.c.id == entry_id).values(handovers=table.c.handovers + 1))
+
+
+def mark_sent(connection: sa.Connection, entry_id: str, *, owner: str, at: datetime, queue_id: str | None) -> bool:
+    """Postfix has it. False when the lease had been lost meanwhile."""
+    return _finish(connection, entry_id, owner, sent_at=at, queue_id=queue_id, next_attempt_at=None, last_error=None)
+
+
+def mark_deferred(
+    connection: sa.Connection, entry_id: str, *, owner: str, until: datetime, error: str, certain: bool
+) -> bool:
+    """Try again at ``until``. ``certain``: Postfix surely did not take it, so nothing is ambiguous."""
+    values: dict[str, object] = {
+        "next_attempt_at": until,
+        "last_error": error,
+        "attempts": table.c.attempts + 1,
+    }
+    if certain:
+        values["handover_began_at"] = None
+    return _finish(connection, entry_id, owner, **values)
+
+
+def mark_given_up(connection: sa.Connection, entry_id: str, *, owner: str, error: str) -> bool:
+    return _finish(connection, entry_id, owner, next_attempt_at=None, last_error=error)
+
+
+def of_enrollment(connection: sa.Connection, enrollment_id: str) -> list[OutboxEntry]:
+    rows = connection.execute(
+        sa.select(*_COLUMNS).where(table.c.enrollment_id == enrollment_id).order_by(table.c.created_at)
+    )
+    return [OutboxEntry(**row._asdict()) for row in rows]
+
+
+def is_one_of_ours(connection: sa.Connection, message_id: str) -> bool:
+    """Whether a message with this Message-ID was composed by us."""
+    return (
+        connection.execute(sa.select(table.c.id).where(table.c.message_id == message_id).limit(1)).first() is not None
+    )
+
+
+def release_all(connection: sa.Connection, *, owner: str) -> None:
+    """At start: leases that this owner held when it died are void; what it began stays ambiguous."""
+    connection.execute(table.update().where(table.c.lease_owner == owner).values(lease_owner=None, lease_until=None))
+
+
+def _finish(connection: sa.Connection, entry_id: str, owner: str, **values: object) -> bool:
+    written = connection.execute(
+        table.update()
+        .where(table.c.id == entry_id, table.c.lease_owner == owner)
+        .values(lease_owner=None, lease_until=None, **values)
+    )
+    return written.rowcount == 1

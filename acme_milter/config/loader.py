@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A configuration file into a Config, or every fault it has, each with its line.
+
+Each part is read by itself and the cross-checks work on what was written, so one fault hides no other.
+"""
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from acme_milter.config import crosscheck
+from acme_milter.config.document import DocumentError, Node, dotted, locate, read_document
+from acme_milter.config.fault import ConfigFaults, Fault
+from acme_milter.config.preset import DEFAULT, laid_under, preset_names, read_preset
+from acme_milter.config.schema import (
+    Authority,
+    Config,
+    DnsSection,
+    Domain,
+    KeysSection,
+    MilterSection,
+    Policy,
+    Store,
+    WorkerSection,
+)
+from acme_milter.config.section import Section
+from acme_milter.config.values import shown
+from acme_milter.config.wording import message_for, secret_at, suggestion, unknown_key
+
+__all__ = ["ConfigFaults", "Fault", "load", "load_text"]
+
+MAX_BYTES = 64 * 1024 * 1024
+TOP_KEYS = (
+    "version",
+    "store",
+    "milter",
+    "worker",
+    "keys",
+    "dns",
+    "authorities",
+    "sources",
+    "defaults",
+    "domains",
+)
+
+S = TypeVar("S", bound=Section)
+
+
+def load(path: Path, *, files: bool = False) -> Config:
+    """Read the configuration at `path`; raises ConfigFaults with everything that is wrong with it.
+
+    A file that group or others can write is refused: whoever edits it decides which mail disappears. With `files`
+    the files it names are looked at too, as far as the caller may (secrets readable by others are faults).
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigFaults([Fault(0, "", f"cannot be read: {error.strerror}", path)]) from None
+    faults = []
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        message = f"can be written by group or others (mode {stat.S_IMODE(mode):04o}); run: chmod go-w {path}"
+        faults.append(Fault(0, "", message, path))
+    if len(raw) > MAX_BYTES:
+        raise ConfigFaults([*faults, Fault(0, "", "is larger than 64 MiB", path)])
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigFaults([*faults, Fault(line, "", "is not UTF-8 text", path)]) from None
+    return _Reading(path, faults, world_readable=bool(mode & stat.S_IROTH)).config(text, files=files)
+
+
+def load_text(text: str, path: Path) -> Config:
+    """As `load`, from a text; `path` is what its faults name and what relative paths count from."""
+    return _Reading(path, [], world_readable=False).config(text, files=False)
+
+
+@dataclass
+class _Reading:
+    """One reading of one file; gathers faults as it goes."""
+
+    path: Path
+    faults: list[Fault]
+    world_readable: bool
+    raw: dict[str, dict[str, Any]] = field(default_factory=dict)  # authorities with their presets laid under
+
+    def complain(self, line: int, key: str, message: str) -> None:
+        self.faults.append(Fault(line, key, message, self.path))
+
+    def config(self, text: str, *, files: bool) -> Config:
+        try:
+            top = read_document(text, self.complain)
+        except DocumentError as error:
+            self.complain(error.line, "", str(error))
+            raise ConfigFaults(self.faults) from None
+        if not isinstance(top.value, dict):
+            self.complain(top.line, "", f"must be a map with the keys {', '.join(TOP_KEYS)}")
+            raise ConfigFaults(self.faults)
+        return self._assembled(top, files=files)
+
+    def _assembled(self, top: Node, *, files: bool) -> Config:
+        for key in top.mapping().keys() - set(TOP_KEYS):
+            self.complain(top.key_lines[key], dotted([key]), unknown_key(key, TOP_KEYS))
+        self._version(top)
+        self._sources(top)
+        store = self._section(top, ["store"], Store)
+        milter = self._section(top, ["milter"], MilterSection)
+        worker = self._section(top, ["worker"], WorkerSection)
+        keys = self._section(top, ["keys"], KeysSection)
+        dns = self._section(top, ["dns"], DnsSection)
+        authorities = {name: self._authority(top, name) for name in self._names(top, "authorities")}
+        defaults = self._section(top, ["defaults"], Policy)
+        written = {name: self._section(top, ["domains", name], Domain) for name in self._names(top, "domains")}
+        names = crosscheck.domain_names(top, self.complain)
+        mailboxes = crosscheck.mailboxes(top, names, self.complain)
+        crosscheck.authorities(top, self.raw, self.complain)
+        if store is not None and store.has_password and self.world_readable:
+            message = f"holds a password, and everyone can read this file; run: chmod o-r {self.path}"
+            self.complain(*locate(top, ["store", "url"]), message)
+        if files:
+            crosscheck.files(top, authorities, defaults, written, self.complain)
+        if self.faults:
+            raise ConfigFaults(self.faults)
+        # A part is None only after a fault.
+        assert store is not None
+        assert milter is not None
+        assert worker is not None
+        assert keys is not None
+        assert dns is not None
+        assert defaults is not None
+        ready = {name: found for name, found in authorities.items() if found is not None}
+        domains = {names[name]: domain for name, domain in written.items() if domain is not None}
+        return Config(
+            path=self.path,
+            version=1,
+            store=store,
+            milter=milter,
+            worker=worker,
+            keys=keys,
+            dns=dns,
+            authorities=ready,
+            defaults=defaults,
+            domains=domains,
+            policies={name: _policy_in_force(defaults, domain, ready) for name, domain in domains.items()},
+            mailboxes=mailboxes,
+        )
+
+    def _version(self, top: Node) -> None:
+        node = top.mapping().get("version")
+        if node is not None and (node.value != 1 or isinstance(node.value, bool)):
+            self.complain(node.line, "version", f"must be 1 (not {shown(node.plain())})")
+
+    def _sources(self, top: Node) -> None:
+        node = top.mapping().get("sources")
+        if node is not None and node.value not in ({}, None):
+            message = "sources of mailboxes are not supported yet; use domains.NAME.mailboxes.list"
+            self.complain(top.key_lines["sources"], "sources", message)
+
+    def _names(self, top: Node, key: str) -> list[str]:
+        """The keys of a map of named things; a fault when it is something else."""
+        node = top.mapping().get(key)
+        if node is None or node.value is None:
+            return []
+        if not isinstance(node.value, dict):
+            self.complain(top.key_lines[key], key, "must be a map of names")
+        return list(node.mapping())
+
+    def _authority(self, top: Node, name: str) -> Authority | None:
+        place = ["authorities", name]
+        node = top.mapping()["authorities"].mapping()[name]
+        own = node.plain()
+        if not crosscheck.AUTHORITY_NAME.match(name):
+            self.complain(*locate(top, place), "an authority's name is made of letters, digits, . _ and -")
+        if not isinstance(own, dict | None):
+            return self._section(top, place, Authority)
+        own = own or {}
+        wanted = own.get("preset", DEFAULT)
+        if wanted not in preset_names():
+            known = ", ".join(preset_names())
+            near = suggestion(wanted, preset_names()) if isinstance(wanted, str) else ""
+            self.complain(*locate(top, [*place, "preset"]), f"unknown preset{near}; there are: {known}")
+            # Whatever that preset would have given must not be reported as missing.
+            own, wanted = {"directory": "https://unknown.invalid/"} | own | {"preset": DEFAULT}, DEFAULT
+        self.raw[name] = laid_under(read_preset(wanted), own)
+        return self._section(top, place, Authority, self.raw[name])
+
+    def _section(self, top: Node, place: list[str], model: type[S], plain: Any = None) -> S | None:
+        """The part of the document at `place` as a model, None after complaining."""
+        if plain is None:
+            node = top
+            for step in place:
+                node = node.mapping().get(step, Node(0, None))
+            plain = node.plain()
+        context = {"directory": self.path.absolute().parent}
+        try:
+            return model.model_validate(plain, context=context)
+        except ValidationError as invalid:
+            for error in invalid.errors(include_url=False):
+                # What stands where a source of a secret should, key or value, may be the secret itself.
+                hidden = secret_at(model, error["loc"]) and error["type"] == "extra_forbidden"
+                shown_place = error["loc"][:-1] if hidden else error["loc"]
+                self.complain(*locate(top, [*place, *shown_place]), message_for(error, model))
+        return None
+
+
+def _policy_in_force(defaults: Policy, domain: Domain, authorities: dict[str, Authority]) -> Policy:
+    policy = defaults.overridden_by(domain)
+    return policy if policy.authorities else policy.model_copy(update={"authorities": tuple(authorities)})

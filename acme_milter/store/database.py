@@ -68,6 +68,19 @@ class Database:
         except sa.exc.DBAPIError as error:
             raise StoreUnusable(f"{self._place()}: {error.orig}") from None
 
+    def require_schema(self) -> None:
+        """For readers that must not create anything. Raises StoreUnusable when there is no store yet."""
+        try:
+            database = sa.make_url(self.url).database
+            if self._is_sqlite and not Path(database or "").exists():
+                raise StoreUnusable(f"{self._place()}: there is no store yet; a worker makes it when it first starts")
+            with self.read() as connection:
+                present = sa.inspect(connection).has_table("alembic_version")
+        except sa.exc.DBAPIError as error:
+            raise StoreUnusable(f"{self._place()}: {error.orig}") from None
+        if not present:
+            raise StoreUnusable(f"{self._place()}: there is no schema yet; a worker makes it when it first starts")
+
     def close(self) -> None:
         self._engine.dispose()
 

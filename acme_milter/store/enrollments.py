@@ -44,10 +44,11 @@ def open_new(
     now: datetime,
     generation: int = 1,
     next_attempt_at: datetime | None = None,
+    enrollment_id: str | None = None,
 ) -> Enrollment:
     """Insert and return a PLANNED enrollment, due at ``next_attempt_at`` (default: now). Raises AlreadyOpen."""
     fresh = Enrollment(
-        id=uuid.uuid4().hex,
+        id=enrollment_id or uuid.uuid4().hex,
         address=address,
         authority=authority,
         state=State.PLANNED,

@@ -55,21 +55,26 @@ def next_due_at(connection: sa.Connection) -> datetime | None:
 def claim(
     connection: sa.Connection, entry_id: str, *, owner: str, now: datetime, until: datetime
 ) -> OutboxEntry | None:
-    """Lease the entry and note that a handover begins; returns it as it was before that, or None when it is taken."""
-    free = sa.and_(
-        table.c.id == entry_id,
-        table.c.next_attempt_at <= now,
-        sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now),
+    """Lease the entry to ``owner``; ``None`` when another one holds it or it is not due any more."""
+    taken = connection.execute(
+        table.update()
+        .where(
+            table.c.id == entry_id,
+            table.c.next_attempt_at <= now,
+            sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now),
+        )
+        .values(lease_owner=owner, lease_until=until)
     )
-    row = connection.execute(sa.select(*_COLUMNS).where(free).with_for_update()).first()
-    if row is None:
+    if taken.rowcount != 1:
         return None
-    connection.execute(table.update().where(free).values(lease_owner=owner, lease_until=until, handover_began_at=now))
-    return OutboxEntry(**row._asdict())
+    return OutboxEntry(**connection.execute(sa.select(*_COLUMNS).where(table.c.id == entry_id)).one()._asdict())
 
 
-def count_handover(connection: sa.Connection, entry_id: str) -> None:
-    connection.execute(table.update().where(table.c.id == entry_id).values(handovers=table.c.handovers + 1))
+def begin_handover(connection: sa.Connection, entry_id: str, *, at: datetime) -> None:
+    """From now on, until an outcome is recorded, Postfix may have the reply (K11)."""
+    connection.execute(
+        table.update().where(table.c.id == entry_id).values(handover_began_at=at, handovers=table.c.handovers + 1)
+    )
 
 
 def mark_sent(connection: sa.Connection, entry_id: str, *, owner: str, at: datetime, queue_id: str | None) -> bool:
@@ -87,7 +92,7 @@ def mark_deferred(
         "attempts": table.c.attempts + 1,
     }
     if certain:
-        values["handover_began_at"] = None
+        values |= {"handover_began_at": None, "handovers": 0}
     return _finish(connection, entry_id, owner, **values)
 
 

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`export`: a mailbox's certificate and key as files, encrypted under a passphrase made for this one export."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from acme_milter.certificate.pkcs12 import P12Format
+from acme_milter.cli.configured import load_config_or_exit
+from acme_milter.cli.exit_codes import ExitCode
+from acme_milter.config.schema import Config
+from acme_milter.eventlog import Event
+from acme_milter.keys.client import KeydClient, KeydRefused, KeydUnavailable
+from acme_milter.store import audit, certificates, mailbox_keys
+from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.database import Database, StoreUnusable
+from acme_milter.store.mailbox_keys import StoredMailboxKey
+from acme_milter.worker.service import utc_now
+
+FORMATS = ("pem", P12Format.MODERN.value, P12Format.LEGACY.value)
+
+
+@click.command()
+@click.argument("address")
+@click.option("--format", "form", type=click.Choice(FORMATS), default=P12Format.MODERN.value, show_default=True)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Directory for the files, made 0700."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+@click.pass_context
+def export(context: click.Context, address: str, form: str, out: Path, as_json: bool) -> None:
+    """Write ADDRESS's certificate and private key. The passphrase goes to standard output, never into a file."""
+    config = load_config_or_exit(context)
+    mailbox = config.canonical(address) or address
+    database = Database(config.store.url)
+    try:
+        database.require_schema()
+        files, passphrase = _export(config, database, mailbox, form, out)
+    except StoreUnusable as error:
+        click.echo(str(error), err=True)
+        context.exit(ExitCode.TRY_LATER)
+    except KeydUnavailable as error:
+        click.echo(f"keyd is not running: {error}; start it with: acme-milter --config {config.path} run", err=True)
+        context.exit(ExitCode.TRY_LATER)
+    except KeydRefused as error:
+        click.echo(f"keyd refused: {error}", err=True)
+        context.exit(ExitCode.FAILED)
+    except PermissionError as error:
+        click.echo(f"{error.filename}: {error.strerror}", err=True)
+        context.exit(ExitCode.PERMISSION)
+    finally:
+        database.close()
+    if as_json:
+        document = {
+            "schema": "acme-milter/export/1",
+            "address": mailbox,
+            "files": [str(file) for file in files],
+            "passphrase": passphrase,
+        }
+        click.echo(json.dumps(document))
+        return
+    for file in files:
+        click.echo(f"wrote {file}")
+    click.echo(f"passphrase: {passphrase}")
+    click.echo("It is shown only here, this once. Send it by another way than the file.", err=True)
+
+
+def _export(config: Config, database: Database, mailbox: str, form: str, out: Path) -> tuple[list[Path], str]:
+    with database.read() as connection:
+        certificate = certificates.current(connection, mailbox)
+        if certificate is None:
+            click.echo(f"{mailbox} has no active certificate; order one with: acme-milter enroll {mailbox}", err=True)
+            raise click.exceptions.Exit(ExitCode.FAILED)
+        key = mailbox_keys.get(connection, certificate.key_id)
+    with KeydClient(config.keys.socket, timeout=60.0) as keyd:
+        contents, passphrase = _contents(keyd, certificate, key, form)
+    with database.write() as connection:
+        audit.record(
+            connection,
+            Event.CERTIFICATE_EXPORTED,
+            at=utc_now(),
+            enrollment_id=certificate.enrollment_id,
+            address=mailbox,
+            details={"format": form, "serial": certificate.serial, "uid": os.getuid()},
+        )
+    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files = []
+    for suffix, content in contents.items():
+        # The address has passed the strict grammar of the configuration: no "/" and no ".." can be in its domain.
+        file = out / f"{mailbox.replace('/', '_')}{suffix}"
+        _write_private(file, content)
+        files.append(file)
+    return files, passphrase
+
+
+def _contents(
+    keyd: KeydClient, certificate: StoredCertificate, key: StoredMailboxKey, form: str
+) -> tuple[dict[str, bytes], str]:
+    """File suffixes with their contents, and the passphrase that opens them."""
+    if form == "pem":
+        key_pem, passphrase = keyd.export_pem(key.id, key.principal, key.sealed_key)
+        return {".chain.pem": certificate.chain_pem, ".key.pem": key_pem}, passphrase
+    p12, passphrase = keyd.export_pkcs12(
+        key.id, key.principal, key.sealed_key, certificate.chain_pem, P12Format(form), certificate.address
+    )
+    return {".p12": p12}, passphrase
+
+
+def _write_private(file: Path, content: bytes) -> None:
+    """0600 from the first byte on, and whole or not at all."""
+    part = file.with_name(file.name + ".part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(file)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The three roles as commands, each for a unit and a user of its own: `milter`, `worker`, `keyd`."""
+
+import click
+
+from acme_milter.cli.configured import load_config_or_exit
+from acme_milter.cli.exit_codes import ExitCode
+from acme_milter.eventlog import Event, configure_logging, log_exception
+
+
+@click.command()
+@click.pass_context
+def milter(context: click.Context) -> None:
+    """Run the milter role: what Postfix asks. Needs no key, no database, no network."""
+    config = load_config_or_exit(context)
+    configure_logging("milter")
+    from acme_milter.milter.service import run_milter
+
+    run_milter(
+        socket=config.milter.socket,
+        socket_mode=config.milter.socket_mode,
+        intake_socket=config.worker.intake_socket,
+        cpu=config.milter.cpu,
+        deadline=config.milter.deadline.total_seconds(),
+    )
+
+
+@click.command()
+@click.pass_context
+def worker(context: click.Context) -> None:
+    """Run the worker role: orders, answers, stores. Never holds an unsealed private key."""
+    config = load_config_or_exit(context)
+    configure_logging("worker")
+    from acme_milter.ipc.server import AddressInUse
+    from acme_milter.store.database import StoreUnusable
+    from acme_milter.worker.service import run_worker
+
+    try:
+        run_worker(config)
+    except (StoreUnusable, AddressInUse) as error:
+        log_exception(Event.ROLE_DIED, error, role="worker")
+        context.exit(ExitCode.FAILED)
+
+
+@click.command()
+@click.pass_context
+def keyd(context: click.Context) -> None:
+    """Run the keyd role: the wrapping key's only keeper. Opens no network socket."""
+    config = load_config_or_exit(context)
+    configure_logging("keyd")
+    from acme_milter.ipc.server import AddressInUse
+    from acme_milter.keys.keyd import serve
+    from acme_milter.keys.wrapping_key import WrappingKeyUnusable, load_wrapping_key
+
+    source = config.keys.wrapping_key
+    try:
+        wrapping_key = load_wrapping_key(source)
+        config.keys.socket.parent.mkdir(parents=True, exist_ok=True)
+        serve(config.keys.socket, wrapping_key, pool=config.keys.pool.model_dump())
+    except (WrappingKeyUnusable, AddressInUse) as error:
+        log_exception(Event.ROLE_DIED, error, role="keyd")
+        context.exit(ExitCode.CONFIGURATION)

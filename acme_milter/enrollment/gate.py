@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""When is a mail our challenge? Twenty-five conditions, the cheap ones first; all must hold before it is answered.
+
+Each condition stops a mail by raising ``Stopped``, which says what becomes of the mail and why. Conditions on the mail
+alone live in ``protocol`` and arrive here as ``MailRefused``; this file adds the ones that need to know our orders and
+our policy, and gives every one its number and name. Who calls what in which order: ``worker.intake``.
+"""
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from acme_milter.enrollment.model import CHALLENGED_STATES, State
+from acme_milter.protocol.challenge_mail import ChallengeMail
+from acme_milter.protocol.dkim_policy import HeaderCoverage, Verdict, VerdictResult
+from acme_milter.protocol.faults import MailFault, MailRefused
+from acme_milter.protocol.mailbox import Mailbox
+
+CHALLENGE_LIFETIME = timedelta(hours=24)
+"""S/MIME BR 3.2.2.4: a random value is good for at most 24 hours from its creation."""
+
+ANSWERS_PER_ORDER = 3
+"""G21. More different challenges than that for one order are somebody else's orders for our mailbox."""
+
+CONDITIONS = {
+    "G1": "the mail comes from outside, not from an authenticated user",
+    "G2": "exactly one envelope recipient, and it is a managed mailbox",
+    "G3": "the header block has a sane size and no NUL",
+    "G4": "every header that may occur once occurs once",
+    "G5": "it is no list mail and no resent mail",
+    "G6": "the Subject is an ACME challenge",
+    "G7": "Auto-Submitted says auto-generated",
+    "G8": "From is one plain address",
+    "G9": "To is one plain address: the recipient and the ordered identifier",
+    "G10": "an open order of ours expects a challenge from this sender",
+    "G11": "the whole mail has a sane size and sane lines",
+    "G12": "a DKIM signature's domain equals the From domain",
+    "G13": "that signature is well-formed and uses acceptable algorithms",
+    "G14": "it covers every header that RFC 8823 demands",
+    "G15": "it is neither older than the order nor expired",
+    "G16": "its key is published, usable and long enough",
+    "G17": "the key is one that the authority's configuration admits",
+    "G18": "the signature verifies",
+    "G19": "Reply-To is absent, or leads to the authority",
+    "G20": "this token has not been answered yet",
+    "G21": f"fewer than {ANSWERS_PER_ORDER} challenges were answered for this order",
+    "G22": "policy lets this mailbox answer now",
+    "G23": "the answer is stored durably",
+    "G24": "all that took no longer than Postfix waits",
+    "G25": "the mail is kept out of the inbox",
+}
+
+CONDITION_OF = {
+    MailFault.HEADER_BLOCK_TOO_LARGE: "G3",
+    MailFault.TOO_MANY_HEADERS: "G3",
+    MailFault.HEADER_CONTROL_CHARACTER: "G3",
+    MailFault.HEADER_SYNTAX: "G3",
+    MailFault.BARE_NEWLINE: "G3",
+    MailFault.DUPLICATE_HEADER: "G4",
+    MailFault.MISSING_HEADER: "G4",
+    MailFault.BLANK_BEFORE_COLON: "G5",
+    MailFault.LIST_HEADER: "G5",
+    MailFault.RESENT_HEADER: "G5",
+    MailFault.SUBJECT_NOT_CHALLENGE: "G6",
+    MailFault.NOT_AUTO_GENERATED: "G7",
+    MailFault.FROM_MALFORMED: "G8",
+    MailFault.TO_MALFORMED: "G9",
+    MailFault.TOO_LARGE: "G11",
+    MailFault.LINE_TOO_LONG: "G11",
+    MailFault.DKIM_NONE: "G12",
+    MailFault.DKIM_DOMAIN: "G12",
+    MailFault.DKIM_TAGS: "G13",
+    MailFault.DKIM_ALGORITHM: "G13",
+    MailFault.DKIM_LENGTH_TAG: "G13",
+    MailFault.DKIM_COVERAGE: "G14",
+    MailFault.DKIM_TIME: "G15",
+    MailFault.DATE_MALFORMED: "G15",
+    MailFault.DKIM_KEY_MISSING: "G16",
+    MailFault.DKIM_KEY_REVOKED: "G16",
+    MailFault.DKIM_KEY_TESTING: "G16",
+    MailFault.DKIM_KEY_UNUSABLE: "G16",
+    MailFault.DKIM_KEY_TOO_SHORT: "G16",
+    MailFault.DKIM_LOOKUP_DEFERRED: "G16",
+    MailFault.DKIM_SIGNATURE: "G18",
+    MailFault.VERIFIER_LIMIT: "G18",
+    MailFault.VERIFIER_BUSY: "G18",
+    MailFault.REPLY_TO_MALFORMED: "G19",
+}
+"""The condition that each fault of a mail's own form belongs to."""
+
+
+class Reason(enum.StrEnum):
+    """Why a mail was stopped, where the mail's own form is not the reason (those are ``MailFault``)."""
+
+    NOT_FROM_OUTSIDE = "not-from-outside"
+    SEVERAL_RECIPIENTS = "several-recipients"
+    NOT_MANAGED = "not-managed"
+    RECIPIENT_MISMATCH = "recipient-mismatch"
+    UNSOLICITED = "unsolicited"
+    ORDER_NOT_KNOWN_YET = "order-not-known-yet"
+    DKIM_TEMPERROR = "dkim-temperror"
+    REPLY_TO_FOREIGN = "reply-to-foreign"
+    ANSWERED_ALREADY = "answered-already"
+    TOO_MANY_CHALLENGES = "too-many-challenges"
+    OBSERVING = "observing"
+    STORE_UNAVAILABLE = "store-unavailable"
+    TOO_SLOW = "too-slow"
+    TOO_LONG_IN_DOUBT = "too-long-in-doubt"
+    INTERNAL = "internal"
+    ACCEPTED = "accepted"
+
+
+class Outcome(enum.Enum):
+    """What becomes of a mail that a condition stopped."""
+
+    DELIVER = "deliver"  # it is none of our business
+    DELIVER_AND_ALERT = "deliver-and-alert"  # it is delivered, and somebody should look
+    TRY_LATER = "try-later"  # rule T: 451, this one mail, thirty minutes at most
+    DUPLICATE = "duplicate"  # ours, proven, and answered before: suppressed without a second answer
+
+
+class Stopped(Exception):
+    """A condition does not hold. ``detail`` is fit for a log line and names the header or the key to change."""
+
+    safe_text = True
+
+    def __init__(self, condition: str, outcome: Outcome, reason: Reason | MailFault, detail: str = "") -> None:
+        super().__init__(f"{condition} {reason}: {detail}")
+        self.condition = condition
+        self.outcome = outcome
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """What Postfix told of the transaction. Addresses as in the SMTP dialogue, without angle brackets."""
+
+    sender: str
+    recipients: tuple[str, ...]
+    authenticated: bool
+    queue_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What an authority's configuration says of its challenge mails."""
+
+    coverage: HeaderCoverage
+    require_auto_submitted: bool
+    reply_to_domains: frozenset[str]
+    minimum_rsa_bits: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """An order of ours, as far as a challenge mail can match it.
+
+    ``sender`` is None while only the intent is known: newOrder is under way (the race of RFC 8823's two channels).
+    """
+
+    enrollment_id: str
+    authority: str
+    state: State
+    sender: Mailbox | None
+    began_ordering_at: datetime
+    answered: frozenset[bytes] = field(repr=False)
+    terms: Terms
+
+
+def check_envelope(envelope: Envelope, canonical: Callable[[str], str | None]) -> str:
+    """G1, G2: return the managed mailbox that the mail is for. ``canonical`` finds its configured spelling."""
+    if envelope.authenticated:
+        raise Stopped("G1", Outcome.DELIVER, Reason.NOT_FROM_OUTSIDE)
+    managed = [address for address in map(canonical, envelope.recipients) if address is not None]
+    if not managed:
+        raise Stopped("G2", Outcome.DELIVER, Reason.NOT_MANAGED)
+    if len(envelope.recipients) != 1:
+        # DISCARD would take the mail from every recipient, and the token has already been shared among them.
+        raise Stopped("G2", Outcome.DELIVER_AND_ALERT, Reason.SEVERAL_RECIPIENTS, f"{len(envelope.recipients)} of them")
+    return managed[0]
+
+
+def check_recipient(mail: ChallengeMail, mailbox: str, canonical: Callable[[str], str | None]) -> None:
+    """G9, RFC 8823 §3.1 item 3: To is the address that we ordered for, and that Postfix delivers to."""
+    if canonical(str(mail.recipient)) != mailbox:
+        raise Stopped("G9", Outcome.DELIVER_AND_ALERT, Reason.RECIPIENT_MISMATCH, "To is not the envelope recipient")
+
+
+def match_expectation(mail: ChallengeMail, expectations: Sequence[Expectation], now: datetime) -> Expectation:
+    """G10: the order that this mail belongs to. RFC 8823 §3 step 5: an unexpected challenge is ignored.
+
+    RFC 8823 §3.1 item 2: From is the challenge's ``from``. Nothing else in the mail names the order.
+    """
+    digest = mail.token_part1.digest()
+    alive = [expected for expected in expectations if now - expected.began_ordering_at <= CHALLENGE_LIFETIME]
+    for expected in alive:
+        if digest in expected.answered and expected.sender == mail.sender:
+            return expected
+    for expected in alive:
+        if expected.state in CHALLENGED_STATES and expected.sender == mail.sender:
+            return expected
+    if any(expected.state is State.ORDERING for expected in alive):
+        raise Stopped("G10", Outcome.TRY_LATER, Reason.ORDER_NOT_KNOWN_YET, "newOrder is not answered yet")
+    raise Stopped("G10", Outcome.DELIVER_AND_ALERT, Reason.UNSOLICITED, "no open order of ours expects it")
+
+
+def check_auto_submitted(mail: ChallengeMail, terms: Terms) -> None:
+    """G7, RFC 8823 §3.1 item 5. An authority known to leave the header out may be let off by its configuration."""
+    if mail.auto_submitted is None and terms.require_auto_submitted:
+        detail = "Auto-Submitted is missing; the authority's require_auto_submitted: false would relax this"
+        raise Stopped("G7", Outcome.DELIVER_AND_ALERT, MailFault.NOT_AUTO_GENERATED, detail)
+
+
+def check_reply_to(mail: ChallengeMail, terms: Terms, canonical: Callable[[str], str | None]) -> None:
+    """G19: the answer may leave only for the authority, never for a victim, and never for ourselves."""
+    if mail.reply_to is None:
+        return
+    allowed = {mail.sender.domain} | terms.reply_to_domains
+    if mail.reply_to.domain not in allowed:
+        detail = f"Reply-To is in {mail.reply_to.domain}; the authority's reply_to_domains could allow it"
+        raise Stopped("G19", Outcome.DELIVER_AND_ALERT, Reason.REPLY_TO_FOREIGN, detail)
+    if canonical(str(mail.reply_to)) is not None:
+        raise Stopped("G19", Outcome.DELIVER_AND_ALERT, Reason.REPLY_TO_FOREIGN, "Reply-To is a managed mailbox")
+
+
+def check_verdict(verdict: Verdict) -> None:
+    """G12 to G18: what DKIM says. A doubt is put off, everything but a pass is delivered."""
+    if verdict.result is VerdictResult.PASS:
+        return
+    if verdict.result is VerdictResult.TEMPERROR:
+        raise Stopped("G16", Outcome.TRY_LATER, Reason.DKIM_TEMPERROR, verdict.detail)
+    fault = verdict.fault or MailFault.DKIM_SIGNATURE
+    raise Stopped(CONDITION_OF[fault], Outcome.DELIVER_AND_ALERT, fault, verdict.detail)
+
+
+def check_answers(mail: ChallengeMail, expected: Expectation) -> None:
+    """G20, G21: RFC 8823 §3 step 6, never answer the same challenge twice, nor ever more of them."""
+    if mail.token_part1.digest() in expected.answered:
+        raise Stopped("G20", Outcome.DUPLICATE, Reason.ANSWERED_ALREADY)
+    if len(expected.answered) >= ANSWERS_PER_ORDER:
+        detail = f"{len(expected.answered)} different challenges were answered for this order"
+        raise Stopped("G21", Outcome.DELIVER_AND_ALERT, Reason.TOO_MANY_CHALLENGES, detail)
+
+
+def stopped_by(refused: MailRefused) -> Stopped:
+    """Give the mail's own fault its condition. Not being a challenge at all is nobody's alarm."""
+    quiet = refused.fault in {MailFault.SUBJECT_NOT_CHALLENGE, MailFault.HEADER_BLOCK_TOO_LARGE}
+    outcome = Outcome.DELIVER if quiet else Outcome.DELIVER_AND_ALERT
+    return Stopped(CONDITION_OF[refused.fault], outcome, refused.fault, refused.detail)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the command line shows: an enrollment with its certificate and the queue ids of its mails, in one row."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import State
+from acme_milter.store.schema import certificate, challenge_mail, enrollment, outbox
+
+_FIRST_CHALLENGE = (
+    sa.select(challenge_mail.c.queue_id)
+    .where(challenge_mail.c.enrollment_id == enrollment.c.id)
+    .order_by(challenge_mail.c.accepted_at)
+    .limit(1)
+    .scalar_subquery()
+)
+_FIRST_REPLY = (
+    sa.select(outbox.c.queue_id)
+    .where(outbox.c.enrollment_id == enrollment.c.id)
+    .order_by(outbox.c.created_at)
+    .limit(1)
+    .scalar_subquery()
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """One enrollment as people see it; the queue ids are those of its first challenge mail and first reply."""
+
+    id: str
+    address: str
+    authority: str
+    state: State
+    opened_at: datetime
+    state_since: datetime
+    next_attempt_at: datetime | None
+    attempts: int
+    last_error: str | None
+    successor_id: str | None
+    serial: str | None
+    not_after: datetime | None
+    challenge_queue_id: str | None
+    reply_queue_id: str | None
+
+
+def of_enrollments(connection: sa.Connection, ids: Sequence[str]) -> list[Overview]:
+    """The enrollments with these ids, in no particular order."""
+    return _rows(connection, enrollment.c.id.in_(ids))
+
+
+def latest_of_each_mailbox(connection: sa.Connection, addresses: Sequence[str] | None = None) -> list[Overview]:
+    """The newest enrollment of each mailbox (of these, or of all), by address."""
+    newest = (
+        sa.select(enrollment.c.address, sa.func.max(enrollment.c.opened_at).label("opened_at"))
+        .group_by(enrollment.c.address)
+        .subquery()
+    )
+    condition: sa.ColumnElement[bool] = sa.exists().where(
+        newest.c.address == enrollment.c.address, newest.c.opened_at == enrollment.c.opened_at
+    )
+    if addresses is not None:
+        condition = sa.and_(condition, enrollment.c.address.in_(addresses))
+    return sorted(_rows(connection, condition), key=lambda row: row.address)
+
+
+def _rows(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Overview]:
+    rows = connection.execute(
+        sa.select(
+            enrollment.c.id,
+            enrollment.c.address,
+            enrollment.c.authority,
+            enrollment.c.state,
+            enrollment.c.opened_at,
+            enrollment.c.state_since,
+            enrollment.c.next_attempt_at,
+            enrollment.c.attempts,
+            enrollment.c.last_error,
+            enrollment.c.successor_id,
+            certificate.c.serial,
+            certificate.c.not_after,
+            _FIRST_CHALLENGE.label("challenge_queue_id"),
+            _FIRST_REPLY.label("reply_queue_id"),
+        )
+        .select_from(enrollment.outerjoin(certificate, certificate.c.id == enrollment.c.certificate_id))
+        .where(condition)
+    )
+    return [Overview(**(row._asdict() | {"state": State(row.state)})) for row in rows]

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From an admitted challenge mail to the exact bytes of its reply, sealed and ready for the outbox."""
+
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from acme_milter.config.schema import Config, ReplyPolicy
+from acme_milter.enrollment.model import Enrollment
+from acme_milter.eventlog import Event, log_event
+from acme_milter.protocol.mailbox import Mailbox
+from acme_milter.protocol.reply_mail import ReplyMail, compose_reply
+from acme_milter.protocol.token import TokenJoin, join_token, joining_matters, key_authorization, response_digest
+from acme_milter.store import accounts
+from acme_milter.store.challenge_mails import StoredChallengeMail
+from acme_milter.store.outbox import OutboxEntry
+from acme_milter.worker.reply_signing import ReplySigner
+from acme_milter.worker.vault import Vault
+
+if TYPE_CHECKING:
+    from acme_milter.worker.intake import Admission
+
+
+class Answerer:
+    """Needs neither keyd nor the authority: a challenge can be answered while both are away (F-04)."""
+
+    def __init__(self, config: Callable[[], Config], vault: Vault) -> None:
+        self._config = config
+        self._vault = vault
+        self._signers: dict[tuple[str, str], ReplySigner] = {}
+
+    def answer(
+        self,
+        connection: sa.Connection,
+        enrollment: Enrollment,
+        admission: "Admission",
+        *,
+        queue_id: str | None,
+        now: datetime,
+    ) -> tuple[StoredChallengeMail, OutboxEntry]:
+        """Compose the rows to insert. The caller's transaction makes them a promise."""
+        mail = admission.mail
+        mail_id, entry_id = uuid.uuid4().hex, uuid.uuid4().hex
+        reply = self._compose(connection, enrollment, admission, entry_id, now)
+        signature = admission.verdict.signature
+        stored = StoredChallengeMail(
+            id=mail_id,
+            enrollment_id=enrollment.id,
+            token_digest=mail.token_part1.digest(),
+            sealed_mail=self._vault.seal_mail(mail_id, mail.raw),
+            queue_id=queue_id,
+            dkim_domain=signature.domain if signature else "",
+            dkim_selector=signature.selector if signature else "",
+            disposition=admission.policy.on_success,
+            accepted_at=now,
+        )
+        entry = OutboxEntry(
+            id=entry_id,
+            enrollment_id=enrollment.id,
+            challenge_mail_id=mail_id,
+            # Not "<>": SPF and DMARC would then rest on the HELO name, and some MX refuse that.
+            envelope_sender=str(reply.sender),
+            envelope_recipient=str(reply.recipient),
+            message_id=reply.message_id,
+            sealed_reply=self._vault.seal_reply(entry_id, self._sign(reply, admission.policy.reply)),
+            created_at=now,
+            next_attempt_at=now,
+        )
+        return stored, entry
+
+    def _compose(
+        self, connection: sa.Connection, enrollment: Enrollment, admission: "Admission", entry_id: str, now: datetime
+    ) -> ReplyMail:
+        authority = self._config().authorities[enrollment.authority]
+        account = accounts.find(connection, enrollment.authority, authority.directory)
+        assert account is not None  # the order was placed with it
+        assert enrollment.token_part2 is not None  # the challenge's sender is known, so this is too
+        part1 = admission.mail.token_part1
+        joining = TokenJoin(authority.token_join)
+        if authority.preset == "rfc8823" and joining_matters(part1):
+            # RFC 8823 §3 step 6 says only "concatenates", and authorities differ; a wrong guess burns the order.
+            octets = len(part1.decoded)
+            log_event(
+                Event.LIBRARY_MESSAGE, message="token_join matters", authority=enrollment.authority, octets=octets
+            )
+        token = join_token(part1, self._vault.unseal_token(enrollment.id, enrollment.token_part2), joining)
+        identifier = Mailbox.parse(enrollment.address, allow_utf8=True)
+        return compose_reply(
+            admission.mail,
+            identifier=identifier,
+            digest=response_digest(key_authorization(token, account.thumbprint)),
+            message_id=f"<acme-milter.{entry_id}@{identifier.domain}>",
+            date=now,
+            auto_submitted=authority.auto_submitted_reply,
+        )
+
+    def _sign(self, reply: ReplyMail, settings: ReplyPolicy) -> bytes:
+        """RFC 8823 §3.2 item 9: the reply is DKIM-signed, by the site's signer (``relay``) or by us."""
+        if settings.dkim == "relay":
+            return reply.raw
+        place = (settings.dkim.selector, str(settings.dkim.key_file))
+        if place not in self._signers:
+            self._signers[place] = ReplySigner(settings.dkim.selector, settings.dkim.key_file)
+        return self._signers[place].sign(reply.raw, reply.sender.domain)

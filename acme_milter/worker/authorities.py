@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The configured authorities as ACME clients: connections, account keys in keyd, accounts registered once."""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from acme_milter import __version__
+from acme_milter.acme.account import Eab
+from acme_milter.acme.client import AcmeClient
+from acme_milter.acme.network import Network
+from acme_milter.config.schema import Authority, Config
+from acme_milter.eventlog import Event, log_event
+from acme_milter.keys.client import KeydClient
+from acme_milter.store import accounts
+from acme_milter.store.accounts import StoredAccount
+from acme_milter.store.database import Database
+
+USER_AGENT = f"acme-milter/{__version__}"
+
+
+class NoAccount(Exception):
+    """The authority cannot be used as configured; ``str`` says which key to change."""
+
+    safe_text = True
+
+
+@dataclass(frozen=True, slots=True)
+class KeydSigner:
+    """Signs an authority's requests in keyd (acme.network.Signer)."""
+
+    keyd: KeydClient
+    account: StoredAccount = field(repr=False)
+
+    @property
+    def jwk(self) -> Mapping[str, str]:
+        public: dict[str, str] = json.loads(self.account.jwk)
+        return public
+
+    @property
+    def thumbprint(self) -> str:
+        return self.account.thumbprint
+
+    def sign(self, signing_input: bytes) -> bytes:
+        return self.keyd.sign_jws(self.account.id, self.account.authority, self.account.sealed_key, signing_input)
+
+
+class Authorities:
+    """One client for each authority, made when it is first needed; safe for any number of threads."""
+
+    def __init__(
+        self, *, config: Callable[[], Config], database: Database, keyd: KeydClient, clock: Callable[[], datetime]
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._keyd = keyd
+        self._clock = clock
+        self._clients: dict[str, AcmeClient] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def client(self, name: str) -> AcmeClient:
+        """The client of authority ``name``, with a registered account.
+
+        Raises AcmeError when the authority does not answer or refuses, keys' errors when keyd is away.
+        """
+        ready = self._clients.get(name)
+        if ready is not None:
+            return ready
+        with self._lock:
+            lock = self._locks.setdefault(name, threading.Lock())
+        with lock:  # a hundred mailboxes that start together register one account
+            if name not in self._clients:
+                self._clients[name] = self._connect(name, self._config().authorities[name])
+            return self._clients[name]
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.network.close()
+
+    def _connect(self, name: str, authority: Authority) -> AcmeClient:
+        network = Network(
+            authority.directory,
+            ca_bundle=authority.ca_bundle,
+            user_agent=USER_AGENT,
+            connections=authority.limits.connections,
+        )
+        try:
+            account = self._account_with_key(name, authority)
+            signer = KeydSigner(self._keyd, account)
+            if account.url is not None:
+                return AcmeClient(network, signer, account.url)
+            return self._register(network, signer, name, authority)
+        except BaseException:
+            network.close()
+            raise
+
+    def _account_with_key(self, name: str, authority: Authority) -> StoredAccount:
+        """RFC 8555 §11.1: a key of its own, stored before the authority hears of it."""
+        with self._database.read() as connection:
+            known = accounts.find(connection, name, authority.directory)
+        if known is not None:
+            return known
+        account_id = uuid.uuid4().hex
+        made = self._keyd.new_account_key(account_id, name)
+        account = StoredAccount(
+            id=account_id,
+            authority=name,
+            directory_url=authority.directory,
+            sealed_key=made.sealed,
+            jwk=json.dumps(dict(made.jwk), sort_keys=True),
+            thumbprint=made.thumbprint,
+            url=None,
+            terms_url=None,
+            created_at=self._clock(),
+        )
+        with self._database.write() as connection:
+            # A worker on another host may have been quicker; its account is then everybody's.
+            known = accounts.find(connection, name, authority.directory)
+            if known is None:
+                accounts.insert(connection, account)
+        return known or account
+
+    def _register(self, network: Network, signer: KeydSigner, name: str, authority: Authority) -> AcmeClient:
+        """RFC 8555 §7.3. For a key that the authority knows already, newAccount answers the existing account."""
+        eab = None
+        if authority.eab is not None:
+            eab = Eab.from_text(authority.eab.kid.read(), authority.eab.hmac.read())
+        client = AcmeClient.register(network, signer, contact=authority.contact, agree_tos=authority.agree_tos, eab=eab)
+        terms_url = network.directory().meta.terms
+        with self._database.write() as connection:
+            accounts.set_url(connection, signer.account.id, url=client.account_url, terms_url=terms_url)
+        log_event(Event.ACCOUNT_READY, authority=name, account=client.account_url, terms=terms_url)
+        return client

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Intake: a candidate from a milter goes through the gate, and what is ours is stored before it is suppressed."""
+
+import hashlib
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from acme_milter.config.schema import Config, Policy
+from acme_milter.enrollment import gate
+from acme_milter.enrollment.gate import Envelope, Expectation, Outcome, Reason, Stopped
+from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment
+from acme_milter.enrollment.state_machine import ChallengeMailAccepted, advance
+from acme_milter.eventlog import Event, log_event, log_exception
+from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_mail
+from acme_milter.protocol.dkim_policy import Verdict
+from acme_milter.protocol.faults import MailFault, MailRefused
+from acme_milter.protocol.mailbox import Mailbox
+from acme_milter.store import audit, challenge_mails, enrollments, outbox
+from acme_milter.store.database import Database
+from acme_milter.worker.answer import Answerer
+from acme_milter.worker.dkim_verifier import DkimVerifier
+from acme_milter.worker.terms import terms_of
+
+PATIENCE = 6.0
+"""Seconds that a mail may wait here for its order's row (G10's race); the milter hangs up after 8."""
+
+LONGEST_DOUBT = timedelta(minutes=30)
+"""Rule T: how long one challenge mail may be put off before it is delivered after all."""
+
+RELEVANT_FOR = gate.CHALLENGE_LIFETIME + timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A mail whose recipient may be managed and whose Subject may be a challenge. ``raw`` is as it arrived."""
+
+    envelope: Envelope
+    raw: bytes = field(repr=False)
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """A candidate that passed every condition up to the commit."""
+
+    mailbox: str
+    policy: Policy
+    mail: ChallengeMail
+    expected: Expectation
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the milter shall do: ``disposition`` is accept, discard or tempfail; ``reason`` is a code of the gate."""
+
+    disposition: str
+    reason: str
+
+
+class Intake:
+    """Decides on candidates; any number of threads may call it."""
+
+    def __init__(
+        self,
+        *,
+        config: Callable[[], Config],
+        database: Database,
+        verifier: DkimVerifier,
+        answerer: Answerer,
+        clock: Callable[[], datetime],
+        reply_is_due: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._verifier = verifier
+        self._answerer = answerer
+        self._clock = clock
+        self._reply_is_due = reply_is_due
+        self._orders_changed = threading.Condition()
+        self._orders_known = 0
+        self._doubts_without_store: dict[bytes, datetime] = {}
+
+    def order_became_known(self) -> None:
+        """Wake mails that wait for their order's row."""
+        with self._orders_changed:
+            self._orders_known += 1
+            self._orders_changed.notify_all()
+
+    def decide(self, candidate: Candidate) -> Decision:
+        """Run the gate, store and log. Never raises: a fault of ours delivers the mail."""
+        started = time.monotonic()
+        try:
+            admission = self.examine(candidate, deadline=started + PATIENCE)
+            while True:
+                try:
+                    return self._admit(candidate, admission)
+                except enrollments.StaleVersion:
+                    # A step of the same enrollment was saved meanwhile: decide again on what is true now.
+                    if time.monotonic() > started + PATIENCE:
+                        raise Stopped("G24", Outcome.TRY_LATER, Reason.TOO_SLOW) from None
+        except Stopped as stopped:
+            return self._stop(candidate, stopped)
+        except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
+            log_exception(Event.STORE_UNAVAILABLE, error, queue_id=candidate.envelope.queue_id)
+            return self._stop(candidate, Stopped("G23", Outcome.TRY_LATER, Reason.STORE_UNAVAILABLE))
+        except Exception as error:  # noqa: BLE001 the edge of the gate: what we do not understand is delivered
+            log_exception(Event.INTERNAL_ERROR, error, queue_id=candidate.envelope.queue_id)
+            return Decision("accept", Reason.INTERNAL)
+
+    def examine(self, candidate: Candidate, *, deadline: float) -> Admission:
+        """G1 to G22, without a trace in the store. Raises Stopped. ``deadline`` is of ``time.monotonic``."""
+        config = self._config()
+        mailbox = gate.check_envelope(candidate.envelope, config.canonical)
+        policy = config.policy_for(mailbox)
+        if policy is None:  # the configuration was swapped between two lines
+            raise Stopped("G2", Outcome.DELIVER, Reason.NOT_MANAGED)
+        mail = _parse(candidate)
+        gate.check_recipient(mail, mailbox, config.canonical)
+        expected = self._await_expectation(mail, mailbox, deadline)
+        gate.check_auto_submitted(mail, expected.terms)
+        verdict = self._verifier.verify(
+            mail,
+            coverage=expected.terms.coverage,
+            now=self._clock(),
+            not_before=expected.began_ordering_at,
+            minimum_rsa_bits=expected.terms.minimum_rsa_bits,
+        )
+        gate.check_verdict(verdict)
+        gate.check_reply_to(mail, expected.terms, config.canonical)
+        gate.check_answers(mail, expected)
+        if policy.mode == "observe":
+            raise Stopped("G22", Outcome.DELIVER, Reason.OBSERVING, "mode: observe answers and suppresses nothing")
+        return Admission(mailbox=mailbox, policy=policy, mail=mail, expected=expected, verdict=verdict)
+
+    def _await_expectation(self, mail: ChallengeMail, mailbox: str, deadline: float) -> Expectation:
+        """G10 with its race rule: an intent without its order's row yet is worth waiting for."""
+        while True:
+            seen = self._orders_known
+            try:
+                return gate.match_expectation(mail, self._expectations(mailbox), self._clock())
+            except Stopped as stopped:
+                remaining = deadline - time.monotonic()
+                if stopped.reason is not Reason.ORDER_NOT_KNOWN_YET or remaining <= 0:
+                    raise
+            with self._orders_changed:
+                # A worker on another host may commit the row, so look again now and then without being told.
+                self._orders_changed.wait_for(lambda: self._orders_known != seen, min(remaining, 0.5))  # noqa: B023 used at once
+
+    def _expectations(self, mailbox: str) -> list[Expectation]:
+        since = self._clock() - RELEVANT_FOR
+        config = self._config()
+        with self._database.read() as connection:
+            return [
+                _expectation(enrollment, challenge_mails.digests_of(connection, enrollment.id), config)
+                for enrollment in enrollments.of_mailbox(connection, mailbox)
+                if enrollment.began_ordering_at is not None
+                and enrollment.began_ordering_at >= since
+                and enrollment.authority in config.authorities
+            ]
+
+    def _admit(self, candidate: Candidate, admission: Admission) -> Decision:
+        """G23: one transaction holds the challenge mail, the exact reply, the state and the audit record."""
+        now = self._clock()
+        disposition = admission.policy.on_success
+        with self._database.write() as connection:
+            enrollment = enrollments.get(connection, admission.expected.enrollment_id)
+            if enrollment is None or enrollment.state not in CHALLENGED_STATES:
+                raise Stopped("G10", Outcome.DELIVER_AND_ALERT, Reason.UNSOLICITED, "the order has just ended")
+            answered = challenge_mails.digests_of(connection, enrollment.id)
+            if admission.mail.token_part1.digest() in answered:  # the same mail at two hosts, at once
+                raise Stopped("G20", Outcome.DUPLICATE, Reason.ANSWERED_ALREADY)
+            stored, entry = self._answerer.answer(
+                connection, enrollment, admission, queue_id=candidate.envelope.queue_id, now=now
+            )
+            challenge_mails.insert(connection, stored)
+            outbox.insert(connection, entry)
+            moved = advance(enrollment, _accepted(enrollment), now)
+            enrollments.save(connection, moved, release=False)
+            audit.record(
+                connection,
+                Event.CHALLENGE_ACCEPTED,
+                at=now,
+                enrollment_id=enrollment.id,
+                address=enrollment.address,
+                details={"queue_id": candidate.envelope.queue_id, "disposition": disposition},
+            )
+        self._reply_is_due(entry.id)
+        signature = admission.verdict.signature
+        log_event(
+            Event.CHALLENGE_ACCEPTED,
+            queue_id=candidate.envelope.queue_id,
+            rcpt=admission.mailbox,
+            authority=enrollment.authority,
+            order=enrollment.id,
+            from_=str(admission.mail.sender),
+            dkim="pass",
+            d=signature.domain if signature else None,
+            s=signature.selector if signature else None,
+            action=disposition,
+        )
+        return Decision("discard" if disposition == "discard" else "accept", Reason.ACCEPTED)
+
+    def _stop(self, candidate: Candidate, stopped: Stopped) -> Decision:
+        queue_id = candidate.envelope.queue_id
+        facts: dict[str, Any] = {
+            "rcpt": ",".join(candidate.envelope.recipients),
+            "mail_from": candidate.envelope.sender,
+            "condition": stopped.condition,
+            "reason": stopped.reason,
+            "detail": stopped.detail or None,
+        }
+        facts = {key: value for key, value in facts.items() if value is not None}
+        if stopped.outcome is Outcome.TRY_LATER:
+            if self._may_put_off(candidate):
+                log_event(Event.CHALLENGE_DOUBT, queue_id=queue_id, **facts, action="tempfail")
+                return Decision("tempfail", stopped.reason)
+            facts["reason"] = Reason.TOO_LONG_IN_DOUBT
+            stopped = Stopped(stopped.condition, Outcome.DELIVER_AND_ALERT, Reason.TOO_LONG_IN_DOUBT)
+        if stopped.outcome is Outcome.DUPLICATE:
+            log_event(Event.CHALLENGE_DUPLICATE, queue_id=queue_id, **facts, action="discard")
+            return Decision("discard", stopped.reason)
+        if stopped.outcome is Outcome.DELIVER_AND_ALERT:
+            unsolicited = stopped.reason is Reason.UNSOLICITED
+            word = Event.CHALLENGE_UNSOLICITED if unsolicited else Event.CHALLENGE_REFUSED
+            log_event(word, queue_id=queue_id, level=logging.WARNING, **facts, action="deliver", alert=1)
+        else:
+            word = Event.CHALLENGE_OBSERVED if stopped.reason is Reason.OBSERVING else Event.CHALLENGE_REFUSED
+            log_event(word, queue_id=queue_id, **facts, action="deliver")
+        return Decision("accept", stopped.reason)
+
+    def _may_put_off(self, candidate: Candidate) -> bool:
+        """Rule T's clock, which starts at the first sight of this mail and outlives a restart."""
+        now = self._clock()
+        digest = hashlib.sha256(_token_or_everything(candidate)).digest()
+        try:
+            with self._database.write() as connection:
+                since = challenge_mails.doubted_since(connection, digest, now)
+        except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError):
+            # No store, no memory across restarts; the clock in this process still ends the doubt.
+            horizon = now - 2 * LONGEST_DOUBT
+            self._doubts_without_store = {k: v for k, v in self._doubts_without_store.items() if v > horizon}
+            since = self._doubts_without_store.setdefault(digest, now)
+        return now - since < LONGEST_DOUBT
+
+
+def _parse(candidate: Candidate) -> ChallengeMail:
+    """G3 to G9, G11 and the form of Reply-To. Whether Auto-Submitted may be missing is the authority's term."""
+    if candidate.truncated:
+        raise Stopped("G11", Outcome.DELIVER_AND_ALERT, MailFault.TOO_LARGE, "more than 256 kB")
+    try:
+        return parse_challenge_mail(candidate.raw, require_auto_submitted=False)
+    except MailRefused as refused:
+        raise gate.stopped_by(refused) from None
+
+
+def _accepted(enrollment: Enrollment) -> ChallengeMailAccepted:
+    """The outbox acts next; the enrollment itself need only wake when its order has run out of time."""
+    assert enrollment.began_ordering_at is not None
+    return ChallengeMailAccepted(next_attempt_at=enrollment.began_ordering_at + gate.CHALLENGE_LIFETIME)
+
+
+def _token_or_everything(candidate: Candidate) -> bytes:
+    """What rule T remembers a mail by: its token, or the whole mail while none can be read."""
+    try:
+        return parse_challenge_mail(candidate.raw, require_auto_submitted=False).token_part1.decoded
+    except MailRefused:
+        return candidate.raw
+
+
+def _expectation(enrollment: Enrollment, answered: frozenset[bytes], config: Config) -> Expectation:
+    assert enrollment.began_ordering_at is not None
+    sender = None
+    if enrollment.challenge_sender is not None:
+        sender = Mailbox.parse(enrollment.challenge_sender, allow_utf8=True)
+    return Expectation(
+        enrollment_id=enrollment.id,
+        authority=enrollment.authority,
+        state=enrollment.state,
+        sender=sender,
+        began_ordering_at=enrollment.began_ordering_at,
+        answered=answered,
+        terms=terms_of(config.authorities[enrollment.authority]),
+    )

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The intake socket's calls: what a milter asks (``managed``) and what it hands over (``candidate``)."""
+
+import hashlib
+from collections.abc import Callable
+from typing import cast
+
+from acme_milter.config.schema import Config
+from acme_milter.enrollment.gate import Envelope
+from acme_milter.worker.intake import Candidate, Intake
+
+PAGE = 500_000
+"""Octets of addresses in one answer; a frame holds at most a mebibyte."""
+
+
+class IntakeService:
+    """Answers frames; ``handle`` is what an ipc.FrameServer wants."""
+
+    def __init__(self, config: Callable[[], Config], intake: Intake) -> None:
+        self._config = config
+        self._intake = intake
+        self._pages_of: tuple[Config, str, list[bytes]] | None = None
+
+    def handle(self, header: dict[str, object], body: bytes) -> tuple[dict[str, object], bytes]:
+        """Answer one frame; an unknown call gets ``{"error": …}``."""
+        match header.get("call"):
+            case "managed":
+                return self._managed(header)
+            case "candidate":
+                decision = self._intake.decide(_candidate(header, body))
+                return {"disposition": decision.disposition, "reason": str(decision.reason)}, b""
+            case _:
+                return {"error": "unknown call"}, b""
+
+    def _managed(self, header: dict[str, object]) -> tuple[dict[str, object], bytes]:
+        """The managed addresses in lower case, as Postfix folds ``{rcpt_addr}``, in pages, one address a line."""
+        version, pages = self._pages()
+        if header.get("known") == version:
+            return {"version": version, "unchanged": True}, b""
+        wanted = header.get("page", 0)
+        number = wanted if isinstance(wanted, int) and 0 <= wanted < len(pages) else 0
+        return {"version": version, "page": number, "pages": len(pages)}, pages[number]
+
+    def _pages(self) -> tuple[str, list[bytes]]:
+        config = self._config()
+        if self._pages_of is None or self._pages_of[0] is not config:
+            lines = [address.lower().encode() for address in sorted(config.managed())]
+            pages: list[bytes] = []
+            page: list[bytes] = []
+            size = 0
+            for line in lines:
+                if size + len(line) + 1 > PAGE:
+                    pages.append(b"\n".join(page))
+                    page, size = [], 0
+                page.append(line)
+                size += len(line) + 1
+            pages.append(b"\n".join(page))
+            version = hashlib.sha256(b"\n".join(lines)).hexdigest()[:16]
+            self._pages_of = (config, version, pages)
+        return self._pages_of[1], self._pages_of[2]
+
+
+def _candidate(header: dict[str, object], body: bytes) -> Candidate:
+    recipients = cast("list[object]", header.get("recipients") or [])
+    queue_id = header.get("queue_id")
+    return Candidate(
+        envelope=Envelope(
+            sender=str(header.get("sender") or ""),
+            recipients=tuple(str(recipient) for recipient in recipients),
+            authenticated=bool(header.get("auth")),
+            queue_id=None if queue_id is None else str(queue_id),
+        ),
+        raw=body,
+        truncated=bool(header.get("truncated")),
+    )

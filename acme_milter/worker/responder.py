@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The responder: takes one reply out of the outbox and hands it to Postfix, once, whatever breaks in between."""
+
+import contextlib
+import re
+import smtplib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from acme_milter.acme.problem import AcmeError
+from acme_milter.config.schema import Config, ReplyPolicy
+from acme_milter.enrollment.gate import CHALLENGE_LIFETIME
+from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment
+from acme_milter.enrollment.state_machine import ReplyHandedOver, advance
+from acme_milter.eventlog import Event, log_event
+from acme_milter.store import audit, enrollments, outbox
+from acme_milter.store.database import Database
+from acme_milter.store.outbox import OutboxEntry
+from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.vault import Vault
+
+LEASE = timedelta(minutes=5)
+SMTP_TIMEOUT = 60.0
+"""Seconds for one SMTP command; Postfix on the same host answers in milliseconds."""
+
+AMBIGUOUS_PAUSE = timedelta(seconds=60)
+"""F-25: how long an interrupted handover rests before the same bytes go out once more."""
+
+MOST_HANDOVERS = 2
+"""N2: the same reply is never handed over more often than this."""
+
+_QUEUED_AS = re.compile(rb"queued as ([0-9A-Za-z]+)")
+
+
+class NotTaken(Exception):
+    """Postfix did not take the reply. ``certain`` is False when the connection broke where it might have."""
+
+    def __init__(self, text: str, *, certain: bool, permanent: bool = False) -> None:
+        super().__init__(text)
+        self.certain = certain
+        self.permanent = permanent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Responder:
+    """Works off outbox entries; any number of threads, and any number of processes, may do so at once."""
+
+    owner: str
+    config: Callable[[], Config]
+    database: Database
+    vault: Vault
+    authorities: Authorities
+    clock: Callable[[], datetime]
+
+    def work_off(self, entry_id: str) -> None:
+        """Claim the entry, hand it over, record the outcome. Returns silently when another one holds it."""
+        now = self.clock()
+        with self.database.write() as connection:
+            entry = outbox.claim(connection, entry_id, owner=self.owner, now=now, until=now + LEASE)
+            enrollment = None if entry is None else enrollments.get(connection, entry.enrollment_id)
+        if entry is None or enrollment is None:
+            return
+        if enrollment.state not in CHALLENGED_STATES:
+            self._give_up(entry, f"the order is over ({enrollment.state})")
+        elif now - entry.created_at > CHALLENGE_LIFETIME:
+            self._give_up(entry, "the challenge has outlived its 24 hours")
+        elif entry.handover_began_at is None or self._may_repeat(entry, entry.handover_began_at, enrollment):
+            self._hand_over(entry, enrollment.address)
+
+    def _may_repeat(self, entry: OutboxEntry, began_at: datetime, enrollment: Enrollment) -> bool:
+        """F-25: the process died, or the line broke, while Postfix may have taken the reply.
+
+        RFC 8823 §3 step 6 forbids a second answer; an SMTP retransmission of the same message is the least evil
+        (RFC 1047), and only after the authority was asked whether it has the first one.
+        """
+        rested_at = began_at + AMBIGUOUS_PAUSE
+        if entry.handovers < MOST_HANDOVERS and self.clock() < rested_at:
+            self._defer(entry, rested_at, "it is unknown whether Postfix has the reply", certain=False)
+            return False
+        if entry.handovers >= MOST_HANDOVERS or self._authority_has_it(enrollment):
+            self._record_sent(entry, queue_id=None)
+            return False
+        return True
+
+    def _authority_has_it(self, enrollment: Enrollment) -> bool:
+        if enrollment.authorization_url is None:
+            return False
+        try:
+            found = self.authorities.client(enrollment.authority).fetch_authorization(enrollment.authorization_url)
+        except AcmeError:
+            return False
+        challenge = found.challenge
+        return found.status != "pending" or (challenge is not None and challenge.status == "valid")
+
+    def _hand_over(self, entry: OutboxEntry, address: str) -> None:
+        policy = self.config().policy_for(address)
+        if policy is None:
+            self._give_up(entry, "the mailbox is not managed any more")
+            return
+        raw = self.vault.unseal_reply(entry.id, entry.sealed_reply)
+        with self.database.write() as connection:
+            outbox.begin_handover(connection, entry.id, at=self.clock())
+        try:
+            queue_id = submit(raw, entry.envelope_sender, entry.envelope_recipient, policy.reply)
+        except NotTaken as refused:
+            pause = min(timedelta(seconds=5) * 2 ** min(entry.attempts, 6), timedelta(minutes=5))
+            event = Event.REPLY_REFUSED if refused.permanent else Event.REPLY_DEFERRED
+            log_event(event, rcpt=address, order=entry.enrollment_id, to=entry.envelope_recipient, error=str(refused))
+            self._defer(entry, self.clock() + pause, str(refused), certain=refused.certain)
+        else:
+            via = f"{policy.reply.host}:{policy.reply.port}"
+            log_event(Event.REPLY_QUEUED, rcpt=address, order=entry.enrollment_id, reply_qid=queue_id, via=via)
+            self._record_sent(entry, queue_id=queue_id)
+
+    def _record_sent(self, entry: OutboxEntry, *, queue_id: str | None) -> None:
+        while True:
+            with contextlib.suppress(enrollments.StaleVersion), self.database.write() as connection:
+                now = self.clock()
+                if not outbox.mark_sent(connection, entry.id, owner=self.owner, at=now, queue_id=queue_id):
+                    return
+                enrollment = enrollments.get(connection, entry.enrollment_id)
+                if enrollment is not None and enrollment.state in CHALLENGED_STATES:
+                    authority = self.config().authorities[enrollment.authority]
+                    # The reply needs time to reach the authority: some read their mailbox only once, at the POST.
+                    event = ReplyHandedOver(next_attempt_at=now + authority.post_delay)
+                    enrollments.save(connection, advance(enrollment, event, now), release=False)
+                audit.record(
+                    connection,
+                    Event.REPLY_QUEUED,
+                    at=now,
+                    enrollment_id=entry.enrollment_id,
+                    details={"queue_id": queue_id, "message_id": entry.message_id},
+                )
+                return
+
+    def _defer(self, entry: OutboxEntry, until: datetime, error: str, *, certain: bool) -> None:
+        with self.database.write() as connection:
+            outbox.mark_deferred(connection, entry.id, owner=self.owner, until=until, error=error, certain=certain)
+
+    def _give_up(self, entry: OutboxEntry, error: str) -> None:
+        with self.database.write() as connection:
+            outbox.mark_given_up(connection, entry.id, owner=self.owner, error=error)
+
+
+def submit(raw: bytes, sender: str, recipient: str, settings: ReplyPolicy) -> str | None:
+    """Hand one message to Postfix by SMTP; return the queue id it named. Raises NotTaken.
+
+    SMTP rather than sendmail(1), since its answer names the queue id.
+    """
+    certain = True
+    try:
+        smtp = smtplib.SMTP(settings.host, settings.port, local_hostname="localhost", timeout=SMTP_TIMEOUT)
+        try:
+            smtp.ehlo()
+            _expect(smtp.mail(sender, _mail_options(smtp, sender + recipient)), 250)
+            _expect(smtp.rcpt(recipient), 250)
+            certain = False
+            answer = smtp.data(raw)
+            certain = True
+            _expect(answer, 250)
+            found = _QUEUED_AS.search(answer[1])
+            return found[1].decode("ascii") if found else None
+        finally:
+            # Whatever QUIT brings, the fate of the message is known by now.
+            with contextlib.suppress(smtplib.SMTPException, OSError):
+                smtp.quit()
+            smtp.close()
+    except smtplib.SMTPServerDisconnected:
+        raise NotTaken("Postfix closed the connection", certain=certain) from None
+    except smtplib.SMTPResponseException as error:
+        raise NotTaken(f"{error.smtp_code} {_shown(error.smtp_error)}", certain=certain) from None
+    except OSError as error:
+        raise NotTaken(f"{settings.host}:{settings.port}: {error.strerror or 'time-out'}", certain=certain) from None
+
+
+def _mail_options(smtp: smtplib.SMTP, addresses: str) -> list[str]:
+    if addresses.isascii():
+        return []
+    if not smtp.has_extn("smtputf8"):  # RFC 6531: a mangled From would be worse than no reply
+        raise NotTaken("Postfix does not offer SMTPUTF8", certain=True)
+    return ["SMTPUTF8", "BODY=8BITMIME"]
+
+
+def _expect(answer: tuple[int, bytes], wanted: int) -> None:
+    code, text = answer
+    if code != wanted:
+        raise NotTaken(f"{code} {_shown(text)}", certain=True, permanent=code >= 500)
+
+
+def _shown(text: bytes | str) -> str:
+    return (text.decode("ascii", "replace") if isinstance(text, bytes) else text)[:200]

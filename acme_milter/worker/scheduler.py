@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The scheduler: claims what is due by lease, has one step taken, saves by compare-and-swap, releases."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any
+
+from acme_milter.acme.problem import AcmeError, RateLimited
+from acme_milter.config.schema import Config
+from acme_milter.enrollment.backoff import step_delay
+from acme_milter.enrollment.model import OPEN_STATES, Enrollment, State
+from acme_milter.enrollment.state_machine import Deferred, ImpossibleTransition, advance
+from acme_milter.eventlog import Event, log_event, log_exception
+from acme_milter.keys.client import KeydRefused, KeydUnavailable
+from acme_milter.store import audit, enrollments, outbox
+from acme_milter.store.database import Database
+from acme_milter.worker.order_driver import OrderDriver, Step
+from acme_milter.worker.responder import Responder
+
+LEASE = timedelta(minutes=5)
+LOOK_AGAIN = 1.0
+"""Seconds after which the store is asked for work even if nobody called: other hosts write into it too."""
+
+REPLY_THREADS = 4
+MOVING = OPEN_STATES - {State.PLANNED}
+
+
+def _nobody_waits() -> None:
+    pass
+
+
+class Scheduler:
+    """Runs steps in ``threads`` threads and replies in a few of their own, so that neither waits for the other."""
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        config: Callable[[], Config],
+        database: Database,
+        driver: OrderDriver,
+        responder: Responder,
+        clock: Callable[[], datetime],
+        threads: int,
+    ) -> None:
+        self._owner = owner
+        self._config = config
+        self._database = database
+        self._driver = driver
+        self._responder = responder
+        self._clock = clock
+        self.order_became_known: Callable[[], None] = _nobody_waits
+        self._threads = threads
+        self._steps = ThreadPoolExecutor(threads, thread_name_prefix="step")
+        self._replies = ThreadPoolExecutor(REPLY_THREADS, thread_name_prefix="reply")
+        self._busy: set[str] = set()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._paused_until: dict[str, datetime] = {}
+        self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+
+    def start(self) -> None:
+        """Begin. Start is recovery: leases that died with our predecessor are void."""
+        with self._database.write() as connection:
+            enrollments.release_all(connection, owner=self._owner)
+            outbox.release_all(connection, owner=self._owner)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Begin nothing new and let running steps end."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join()
+        self._steps.shutdown(cancel_futures=True)
+        self._replies.shutdown(cancel_futures=True)
+
+    def wake(self) -> None:
+        """There may be work."""
+        self._wake.set()
+
+    def reply_is_due(self, entry_id: str) -> None:
+        """An outbox entry was just committed; do not wait for the next look into the store."""
+        self._submit(self._replies, entry_id, self._responder.work_off)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.wait(LOOK_AGAIN)
+            self._wake.clear()
+            try:
+                self._dispatch()
+            except Exception as error:  # noqa: BLE001 the edge of the thread: the store may be back in a second
+                log_exception(Event.STORE_UNAVAILABLE, error)
+                self._stopping.wait(LOOK_AGAIN)
+
+    def _dispatch(self) -> None:
+        now = self._clock()
+        free = 2 * self._threads - len(self._busy)
+        with self._database.read() as connection:
+            replies = outbox.due(connection, now=now, limit=4 * REPLY_THREADS)
+            steps = enrollments.due(connection, now=now, limit=max(free, 0), states=MOVING)
+            begun = enrollments.due(connection, now=now, limit=max(free, 0), states={State.PLANNED})
+            counts = enrollments.count_by_state(connection) if begun else {}
+        for entry_id in replies:
+            self.reply_is_due(entry_id)
+        for enrollment_id, authority, _ in steps:
+            if not self._is_paused(authority, now):
+                self._submit(self._steps, enrollment_id, self._advance_one)
+        in_flight: dict[str, int] = {}
+        for (authority, state), count in counts.items():
+            if state in MOVING:
+                in_flight[authority] = in_flight.get(authority, 0) + count
+        for enrollment_id, authority, _ in begun:
+            if self._has_room(authority, in_flight) and not self._is_paused(authority, now):
+                in_flight[authority] = in_flight.get(authority, 0) + 1
+                self._submit(self._steps, enrollment_id, self._advance_one)
+
+    def _has_room(self, authority: str, in_flight: dict[str, int]) -> bool:
+        settings = self._config().authorities.get(authority)
+        return settings is None or in_flight.get(authority, 0) < settings.limits.in_flight
+
+    def _is_paused(self, authority: str, now: datetime) -> bool:
+        return now < self._paused_until.get(authority, now)
+
+    def _submit(self, pool: ThreadPoolExecutor, row_id: str, work: Callable[[str], None]) -> None:
+        with self._lock:
+            if row_id in self._busy or self._stopping.is_set():
+                return
+            self._busy.add(row_id)
+        pool.submit(self._guarded, row_id, work)
+
+    def _guarded(self, row_id: str, work: Callable[[str], None]) -> None:
+        try:
+            work(row_id)
+        except Exception as error:  # noqa: BLE001 the edge of the thread: the lease ends, and the row is tried again
+            log_exception(Event.INTERNAL_ERROR, error, row=row_id)
+        finally:
+            with self._lock:
+                self._busy.discard(row_id)
+            self._wake.set()
+
+    def _advance_one(self, enrollment_id: str) -> None:
+        """Claim the enrollment and take its steps for as long as the next one is due at once."""
+        now = self._clock()
+        with self._database.write() as connection:
+            enrollment = enrollments.claim(connection, enrollment_id, owner=self._owner, now=now, until=now + LEASE)
+        while enrollment is not None and not self._stopping.is_set():
+            step = self._try_step(enrollment)
+            enrollment = self._save(enrollment, step)
+        if enrollment is not None:
+            with self._database.write() as connection:
+                enrollments.release(connection, enrollment_id, owner=self._owner)
+
+    def _try_step(self, enrollment: Enrollment) -> Step:
+        """Take the step; a failure that may pass becomes a later attempt."""
+        try:
+            return self._driver.take_step(enrollment)
+        except (AcmeError, KeydUnavailable, KeydRefused) as error:
+            pause = step_delay(enrollment.attempts + 1, random.random())  # noqa: S311 spreads load, hides nothing
+            asked = getattr(error, "retry_after", None)
+            if asked is not None:
+                pause = max(pause, asked)
+            until = self._clock() + pause
+            if isinstance(error, RateLimited):  # RFC 8555 §6.6: the limit may be the account's, not the mailbox's
+                self._paused_until[enrollment.authority] = until
+                log_event(Event.AUTHORITY_PAUSED, authority=enrollment.authority, until=until, error=str(error))
+            return Step(Deferred(next_attempt_at=until, last_error=str(error)))
+
+    def _save(self, before: Enrollment, step: Step) -> Enrollment | None:
+        """Compare-and-swap. Returns the enrollment, still leased, when its next step is due at once; else None."""
+        now = self._clock()
+        try:
+            after = advance(before, step.event, now)
+            again = after.is_open and after.next_attempt_at is not None and after.next_attempt_at <= now
+            with self._database.write() as connection:
+                enrollments.save(connection, after, release=not again)
+                step.also(connection)
+                if after.state is not before.state:
+                    audit.record(
+                        connection,
+                        type(step.event).__name__,
+                        at=now,
+                        enrollment_id=after.id,
+                        address=after.address,
+                        details={"state": after.state, "error": after.last_error},
+                    )
+        except (enrollments.StaleVersion, ImpossibleTransition):
+            # A challenge mail, or another host, moved it on while we worked: what we did is found out by looking.
+            with self._database.write() as connection:
+                enrollments.release(connection, before.id, owner=self._owner)
+            return None
+        self._tell(before, after)
+        return after if again else None
+
+    def _tell(self, before: Enrollment, after: Enrollment) -> None:
+        facts: dict[str, Any] = {"rcpt": after.address, "authority": after.authority, "order": after.id}
+        if after.state is State.AWAITING_MAIL and before.state is State.ORDERING:
+            self.order_became_known()
+            log_event(Event.ORDER_PLACED, **facts, from_=after.challenge_sender)
+        elif after.state is State.ACTIVE:
+            log_event(
+                Event.CERTIFICATE_ISSUED, **facts, took=f"{(self._clock() - after.opened_at).total_seconds():.1f}s"
+            )
+        elif after.state is State.FAILED:
+            self.order_became_known()
+            log_event(
+                Event.ORDER_FAILED,
+                level=logging.WARNING,
+                **facts,
+                error=after.last_error,
+                again=after.successor_id is not None,
+            )
+        elif after.last_error is not None:
+            log_event(
+                Event.ENROLLMENT_STEP_FAILED,
+                level=logging.WARNING,
+                **facts,
+                state=after.state,
+                attempt=after.attempts,
+                next=after.next_attempt_at,
+                error=after.last_error,
+            )

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The worker role: puts the parts together, listens, and works until it is told to stop."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from acme_milter.config.schema import Config
+from acme_milter.eventlog import Event, log_event, log_exception
+from acme_milter.ipc.server import FrameServer
+from acme_milter.keys.client import KeydClient, KeydUnavailable
+from acme_milter.store.database import Database
+from acme_milter.worker.answer import Answerer
+from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.control import Control
+from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
+from acme_milter.worker.intake import Intake
+from acme_milter.worker.intake_service import IntakeService
+from acme_milter.worker.key_lookup import KeyLookup
+from acme_milter.worker.order_driver import OrderDriver
+from acme_milter.worker.responder import Responder
+from acme_milter.worker.scheduler import Scheduler
+from acme_milter.worker.vault import Vault
+
+INTAKE_MODE = 0o660  # the milter runs as another user, in the socket's group
+CONTROL_MODE = 0o600
+INTAKE_THREADS = 16
+KEYD_TIMEOUT = 60.0
+"""Seconds; an RSA-4096 key that was not made ahead can take that long on a small machine."""
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Worker:
+    """All parts of the role, in the order in which they need each other. Ready once ``start`` returns."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._database = Database(config.store.url)
+        self._keyd = KeydClient(config.keys.socket, timeout=KEYD_TIMEOUT)
+        self._pool = ArithmeticPool(config.worker.verifiers)
+        self._authorities = Authorities(config=self.config, database=self._database, keyd=self._keyd, clock=utc_now)
+        self._scheduler: Scheduler | None = None
+        self._servers: list[FrameServer] = []
+
+    def config(self) -> Config:
+        """The configuration in force; every part asks for it anew, so that it can be swapped whole."""
+        return self._config
+
+    def start(self) -> None:
+        """Raises StoreUnusable, AddressInUse, and keys errors other than keyd being away (that is waited for)."""
+        self._database.upgrade()
+        vault = Vault(_await_data_key(self._keyd))
+        config = self._config
+        self._scheduler = scheduler = self._make_scheduler(vault)
+        lookup = KeyLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())
+        intake = Intake(
+            config=self.config,
+            database=self._database,
+            verifier=DkimVerifier(self._pool, lookup),
+            answerer=Answerer(self.config, vault),
+            clock=utc_now,
+            reply_is_due=scheduler.reply_is_due,
+        )
+        scheduler.order_became_known = intake.order_became_known
+        control = Control(config=self.config, database=self._database, clock=utc_now, work_is_due=scheduler.wake)
+        self._servers = [
+            FrameServer(
+                config.worker.intake_socket,
+                INTAKE_MODE,
+                IntakeService(self.config, intake).handle,
+                threads=INTAKE_THREADS,
+                on_error=_on_error,
+            ),
+            FrameServer(config.worker.control_socket, CONTROL_MODE, control.handle, threads=4, on_error=_on_error),
+        ]
+        scheduler.start()
+        for server in self._servers:
+            server.start()
+
+    def stop(self) -> None:
+        """Polite, but nothing depends on it: a start recovers from any kind of end."""
+        for server in self._servers:
+            server.stop()
+        if self._scheduler is not None:
+            self._scheduler.stop()
+        self._pool.close()
+        self._authorities.close()
+        self._keyd.close()
+        self._database.close()
+
+    def _make_scheduler(self, vault: Vault) -> Scheduler:
+        owner = f"{socket.gethostname()}:{self._config.worker.control_socket}"
+        driver = OrderDriver(
+            config=self.config,
+            database=self._database,
+            vault=vault,
+            keyd=self._keyd,
+            authorities=self._authorities,
+            clock=utc_now,
+        )
+        responder = Responder(
+            owner=owner,
+            config=self.config,
+            database=self._database,
+            vault=vault,
+            authorities=self._authorities,
+            clock=utc_now,
+        )
+        return Scheduler(
+            owner=owner,
+            config=self.config,
+            database=self._database,
+            driver=driver,
+            responder=responder,
+            clock=utc_now,
+            threads=self._config.worker.threads,
+        )
+
+
+def run_worker(config: Config) -> None:
+    """Run the role until SIGTERM or SIGINT. Raises what ``Worker.start`` raises."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    os.umask(0o077)
+    for path in (config.worker.intake_socket, config.worker.control_socket):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    worker = Worker(config)
+    log_event(Event.ROLE_STARTED, role="worker", pid=os.getpid())
+    try:
+        worker.start()
+        log_event(Event.ROLE_READY, role="worker")
+        stop.wait()
+    finally:
+        worker.stop()
+    log_event(Event.ROLE_STOPPED, role="worker")
+
+
+def _await_data_key(keyd: KeydClient) -> bytes:
+    """keyd may start after us, or be restarted at this very moment."""
+    told = False
+    while True:
+        try:
+            return keyd.data_key()
+        except KeydUnavailable as error:
+            if not told:
+                log_exception(Event.KEYD_UNREACHABLE, error)
+                told = True
+            time.sleep(0.2)
+
+
+def _on_error(error: Exception) -> None:
+    log_exception(Event.INTERNAL_ERROR, error)

@@ -13,14 +13,14 @@ from acme_milter.ipc.frames import FrameError, receive_frame, send_frame
 _IDLE_CONNECTIONS = 16
 
 
-class PeerUnavailable(Exception):  # noqa: N818 named for what is the case
+class PeerUnavailable(Exception):
     """The server is absent, refuses us, is too slow or answers nonsense. Trying again may help."""
 
     safe_text = True
     temporary = True
 
 
-class _Gone(Exception):  # noqa: N818 a signal within this file
+class _Gone(Exception):
     """The connection ended before the first octet of an answer."""
 
 

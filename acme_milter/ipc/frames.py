@@ -38,9 +38,7 @@ def send_frame(sock: socket.socket, header: Mapping[str, object], body: bytes = 
     sock.sendall(b"".join((_LENGTHS.pack(len(encoded), len(body)), encoded, body)))
 
 
-def receive_frame(
-    sock: socket.socket, *, deadline: float | None = None
-) -> tuple[dict[str, object], bytes] | None:
+def receive_frame(sock: socket.socket, *, deadline: float | None = None) -> tuple[dict[str, object], bytes] | None:
     """Read one frame; None when the peer closed the stream before the first octet of one.
 
     `deadline` is a time.monotonic() value for the whole frame: a peer that sends an octet now and then does

@@ -29,7 +29,7 @@ _FRAME_SECONDS = 10.0  # for the rest of a frame once its first octet is there, 
 _UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 
 
-class AddressInUse(Exception):  # noqa: N818 named for what is the case
+class AddressInUse(Exception):
     """The path belongs to a live server, or is not a socket at all."""
 
     safe_text = True

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Private keys: how they are made, sealed and used. Only the keyd process ever holds one unsealed."""

@@ -25,9 +25,7 @@ MAX_VALUE = 500  # characters of one value; a CA's essay or a stranger's header 
 _logger = logging.getLogger(LOGGER_NAME)
 _PACKAGE = Path(__file__).resolve().parent
 _ADDRESS_KEYS = frozenset({"address", "from", "mailbox", "mail_from", "rcpt", "reply_to", "sender", "to"})
-_PLAIN = re.compile(
-    r"[!#-;=?-\[\]-~][!#-\[\]-~]*\Z"
-)  # no blank, quote or backslash; does not begin with < or >
+_PLAIN = re.compile(r"[!#-;=?-\[\]-~][!#-\[\]-~]*\Z")  # no blank, quote or backslash; does not begin with < or >
 _QUEUE_ID = re.compile(r"[0-9A-Za-z]{1,64}\Z")
 _NOT_KEY = re.compile(r"[^0-9A-Za-z_.-]")
 _SHORT_ESCAPES = {"\n": r"\n", "\r": r"\r", "\t": r"\t", '"': r"\"", "\\": r"\\"}
@@ -91,9 +89,7 @@ class Event(StrEnum):
     WORKER_UNREACHABLE = "worker-unreachable"
 
 
-def log_event(
-    event: Event, *, queue_id: str | None = None, level: int = logging.INFO, **fields: object
-) -> None:
+def log_event(event: Event, *, queue_id: str | None = None, level: int = logging.INFO, **fields: object) -> None:
     """Log one event as one line, see `format_event`; `level` is one of logging's."""
     if _logger.isEnabledFor(level):
         _logger.log(level, "%s", format_event(event, queue_id, fields))
@@ -112,7 +108,7 @@ def log_exception(
     Its text is logged only if its class says `safe_text = True`: other people's exceptions quote what they
     were given, and that may be a token, a key or a mail. Locals are never looked at.
     """
-    fields |= {"error": type(exc).__name__, "at": _place(exc.__traceback__)}
+    fields |= {"error": type(exc).__name__, "at": place_of(exc.__traceback__)}
     if isinstance(exc, OSError) and exc.errno is not None:
         fields["errno"] = errno.errorcode.get(exc.errno, exc.errno)
     if exc.__cause__ is not None:
@@ -220,7 +216,7 @@ def _is_journal(stream: TextIO) -> bool:
     return wanted == f"{status.st_dev}:{status.st_ino}"
 
 
-def _place(trace: TracebackType | None) -> str | None:
+def place_of(trace: TracebackType | None) -> str | None:
     """package-relative file:line of the innermost frame that is ours, else of the innermost frame."""
     place = None
     ours = False

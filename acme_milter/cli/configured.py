@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a command gets at the configuration that `--config` names."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from acme_milter.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from acme_milter.config.schema import Config
+
+DEFAULT_CONFIG = Path("/etc/acme-milter/acme-milter.yaml")
+
+
+def config_path(ctx: click.Context) -> Path:
+    """The file that `--config` names, or the default; for handing on to another process."""
+    found = ctx.find_object(Path)
+    return DEFAULT_CONFIG if found is None else found
+
+
+def load_config_or_exit(ctx: click.Context, *, files: bool = False) -> "Config":
+    """The configuration, or the end of the command: every fault on a line of standard error, exit status 78.
+
+    With `files` the files it names are looked at too, see `config.loader.load`.
+    """
+    from acme_milter.config.loader import ConfigFaults, load
+
+    try:
+        return load(config_path(ctx), files=files)
+    except ConfigFaults as found:
+        for fault in found.faults:
+            click.echo(str(fault), err=True)
+        ctx.exit(ExitCode.CONFIGURATION)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command `acme-milter`: its commands by name, each imported only when it is asked for.
+
+`acme-milter --help` imports nothing but click, and a role imports nothing of the other roles.
+"""
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from acme_milter import __version__
+from acme_milter.cli.configured import DEFAULT_CONFIG
+from acme_milter.cli.exit_codes import ExitCode
+
+TRACEBACK_VARIABLE = "ACME_MILTER_TRACEBACK"
+
+# Command: where it is, and its line in --help.
+COMMANDS = {
+    "check": ("acme_milter.cli.check:check", "Report every fault of the configuration."),
+    "run": ("acme_milter.cli.run:run", "Start all three roles and watch them."),
+    "milter": ("acme_milter.cli.milter:milter", "The role beside Postfix."),
+    "worker": ("acme_milter.cli.worker:worker", "The role that answers challenges and drives orders."),
+    "keyd": ("acme_milter.cli.keyd:keyd", "The role that holds the keys."),
+    "status": ("acme_milter.cli.status:status", "Show where every mailbox stands."),
+    "enroll": ("acme_milter.cli.enroll:enroll", "Get certificates for mailboxes."),
+    "export": ("acme_milter.cli.export:export", "Write a mailbox's certificate and key to files."),
+    "challenge": ("acme_milter.cli.challenge:challenge", "Look at a challenge mail as the gate does."),
+    "demo": ("acme_milter.cli.demo:demo", "Show the whole way on the loopback, with a CA of its own."),
+    "testca": ("acme_milter.cli.testca:testca", "Run the RFC 8823 test CA."),
+    "version": ("acme_milter.cli.version:version", "Show the version."),
+}
+# What only the extra `testca` installs; `demo` and `testca` need it.
+_TESTCA_MODULES = frozenset({"aiosmtpd", "dnslib", "starlette", "uvicorn"})
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are found in COMMANDS and imported by `get_command`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order an administrator meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None when there is none of that name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click, with a did-you-mean."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            ctx.fail(f"no such command: {args[0]!r}{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CONFIG,
+    envvar="ACME_MILTER_CONFIG",
+    show_default=True,
+    show_envvar=True,
+    metavar="FILE",
+    help="The configuration.",
+)
+@click.version_option(__version__, "--version", prog_name="acme-milter", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, config: Path) -> None:
+    """S/MIME certificates for every mailbox, by RFC 8823, beside Postfix."""
+    ctx.obj = config
+
+
+def main() -> NoReturn:
+    """The program. Ends with an exit status of `exit_codes`; an exception nobody expected is one line."""
+    try:
+        cli(prog_name="acme-milter")
+    except ModuleNotFoundError as missing:
+        if missing.name not in _TESTCA_MODULES:
+            _unexpected(missing)
+        _end(f"this needs the test CA's libraries ({missing.name}); run: pip install 'acme-milter[testca]'")
+    except PermissionError as denied:
+        _show_traceback(denied)
+        _end(f"{denied.strerror}: {denied.filename}", ExitCode.PERMISSION)
+    except Exception as error:  # noqa: BLE001 -- the edge of the process
+        _unexpected(error)
+    sys.exit(ExitCode.OK)
+
+
+def _unexpected(error: Exception) -> NoReturn:
+    """Name an exception by type and place; its text is shown only when its class vouches for it."""
+    from acme_milter.eventlog import place_of
+
+    _show_traceback(error)
+    if getattr(type(error), "safe_text", False) is True:
+        _end(str(error) or type(error).__name__)
+    _end(
+        f"internal error: {type(error).__name__} at {place_of(error.__traceback__)}"
+        f" (set {TRACEBACK_VARIABLE}=1 for more)"
+    )
+
+
+def _show_traceback(error: BaseException) -> None:
+    if os.environ.get(TRACEBACK_VARIABLE) == "1":
+        traceback.print_exception(error)
+
+
+def _end(message: str, code: ExitCode = ExitCode.FAILED) -> NoReturn:
+    line = "".join(c if c.isprintable() else " " for c in message)
+    click.echo(f"acme-milter: {line}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,9 @@ from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.eventlog import Event, configure_logging, log_exception
 
+SOCKET_MODE = 0o660
+"""keyd's socket: the worker runs as another user, in the socket directory's group."""
+
 
 @click.command()
 @click.pass_context
@@ -49,14 +52,17 @@ def keyd(context: click.Context) -> None:
     config = load_config_or_exit(context)
     configure_logging("keyd")
     from acme_milter.ipc.server import AddressInUse
+    from acme_milter.keys.algorithm import KeyAlgorithm
     from acme_milter.keys.keyd import serve
-    from acme_milter.keys.wrapping_key import WrappingKeyUnusable, load_wrapping_key
+    from acme_milter.keys.wrapping_key import CredentialSource, FileSource, WrappingKeyFault, load_wrapping_key
 
     source = config.keys.wrapping_key
+    place = FileSource(source.file) if source.file is not None else CredentialSource(source.credential or "")
+    sizes = {KeyAlgorithm(name): size for name, size in config.keys.pool.model_dump().items()}
     try:
-        wrapping_key = load_wrapping_key(source)
+        wrapping_key = load_wrapping_key(place)
         config.keys.socket.parent.mkdir(parents=True, exist_ok=True)
-        serve(config.keys.socket, wrapping_key, pool=config.keys.pool.model_dump())
-    except (WrappingKeyUnusable, AddressInUse) as error:
+        serve(config.keys.socket, wrapping_key, pool_sizes=sizes, mode=SOCKET_MODE)
+    except (WrappingKeyFault, AddressInUse) as error:
         log_exception(Event.ROLE_DIED, error, role="keyd")
         context.exit(ExitCode.CONFIGURATION)

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The configured authorities as ACME clients: connections, account keys in keyd, accounts registered once."""
 
+import base64
 import json
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+
+import josepy
 
 from acme_milter import __version__
 from acme_milter.acme.account import Eab
@@ -112,7 +115,7 @@ class Authorities:
             directory_url=authority.directory,
             sealed_key=made.sealed,
             jwk=json.dumps(dict(made.jwk), sort_keys=True),
-            thumbprint=made.thumbprint,
+            thumbprint=_thumbprint(made.jwk),
             url=None,
             terms_url=None,
             created_at=self._clock(),
@@ -135,3 +138,8 @@ class Authorities:
             accounts.set_url(connection, signer.account.id, url=client.account_url, terms_url=terms_url)
         log_event(Event.ACCOUNT_READY, authority=name, account=client.account_url, terms=terms_url)
         return client
+
+
+def _thumbprint(jwk: Mapping[str, str]) -> str:
+    """RFC 7638 with SHA-256, base64url without padding, as RFC 8555 §8.1 wants it."""
+    return base64.urlsafe_b64encode(josepy.JWK.from_json(dict(jwk)).thumbprint()).rstrip(b"=").decode("ascii")

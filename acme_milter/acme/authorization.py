@@ -131,9 +131,9 @@ def _parse_challenge(
     token = (fields.text if open_ else fields.optional_text)("token") or ""
     sender = (fields.text if open_ else fields.optional_text)("from") or ""
     if (open_ or token) and not _TOKEN.fullmatch(token):
-        fields.fail("token", "not base64url")
+        raise fields.fault("token", "not base64url")
     if (open_ or sender) and ("@" not in sender or not _SENDER.fullmatch(sender)):
-        fields.fail("from", "not a mail address")
+        raise fields.fault("from", "not a mail address")
     return EmailChallenge(
         url=fields.url("url") if url is None else url,
         status=implied if fields.values.get("status") is None else fields.state(ChallengeStatus),

@@ -46,7 +46,7 @@ class Fields:
         """A required string."""
         value = self.values.get(name)
         if not isinstance(value, str):
-            self.fail(name, "missing" if value is None else "not a string")
+            raise self.fault(name, "missing" if value is None else "not a string")
         return value
 
     def optional_text(self, name: str) -> str | None:
@@ -57,7 +57,7 @@ class Fields:
         """A boolean, false when absent."""
         value = self.values.get(name)
         if value is not None and not isinstance(value, bool):
-            self.fail(name, "not a boolean")
+            raise self.fault(name, "not a boolean")
         return bool(value)
 
     def url(self, name: str) -> str:
@@ -78,7 +78,7 @@ class Fields:
                 return datetime.fromisoformat(value.upper()).astimezone(UTC)
             except (ValueError, OverflowError):
                 pass  # the 31st of February, the year 0
-        self.fail(name, f"not a timestamp: {printable(value, 40)}")
+        raise self.fault(name, f"not a timestamp: {printable(value, 40)}")
 
     def items(self, name: str) -> list[object]:
         """A list of at most 100 values, empty when absent or null."""
@@ -86,9 +86,9 @@ class Fields:
         if value is None:
             return []
         if not isinstance(value, list):
-            self.fail(name, "not a list")
+            raise self.fault(name, "not a list")
         if len(value) > _MOST_ITEMS:
-            self.fail(name, f"{len(value)} entries")
+            raise self.fault(name, f"{len(value)} entries")
         return value
 
     def optional_object(self, name: str) -> "Fields | None":
@@ -99,7 +99,7 @@ class Fields:
     def nested(self, value: object, name: str) -> "Fields":
         """Wrap a value that must be an object."""
         if not isinstance(value, dict):
-            self.fail(name, "not an object")
+            raise self.fault(name, "not an object")
         return Fields(f"{self.where}: {name}", value, self.origin)
 
     def state(self, states: type[State]) -> State:
@@ -108,13 +108,13 @@ class Fields:
         try:
             return states(value)
         except ValueError:
-            self.fail("status", f"unknown state {printable(value, 40)}")
+            raise self.fault("status", f"unknown state {printable(value, 40)}") from None
 
     def problem(self) -> Problem | None:
         """The `error` field of an order or challenge."""
         value = self.values.get("error")
         return None if value is None else Problem.parse(value)
 
-    def fail(self, name: str, fault: str) -> NoReturn:
-        """Raise BadAnswer about the field `name`."""
-        raise BadAnswer(f"{self.where}: {name}: {fault}")
+    def fault(self, name: str, what: str) -> BadAnswer:
+        """The exception to raise about the field `name`."""
+        return BadAnswer(f"{self.where}: {name}: {what}")

@@ -150,9 +150,9 @@ def _parse(answer: Answer, url: str) -> Order:
     certificate = fields.optional_url("certificate")
     finalize_url = fields.optional_url("finalize")
     if finalize_url is None and status is not OrderStatus.INVALID:
-        fields.fail("finalize", "missing")
+        raise fields.fault("finalize", "missing")
     if certificate is None and status is OrderStatus.VALID:
-        fields.fail("certificate", "missing although the order is valid")
+        raise fields.fault("certificate", "missing although the order is valid")
     return Order(
         url=url,
         status=status,

@@ -40,7 +40,7 @@ def renewal_info(network: Network, renewal_id: str) -> RenewalInfo | None:
     window = fields.nested(fields.values.get("suggestedWindow"), "suggestedWindow")
     start, end = window.time("start"), window.time("end")
     if start is None or end is None or end <= start:
-        window.fail("end", "the window is incomplete or ends before it starts")
+        raise window.fault("end", "the window is incomplete or ends before it starts")
     explanation = fields.optional_text("explanationURL")
     return RenewalInfo(
         start=start,

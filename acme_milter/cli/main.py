@@ -23,9 +23,9 @@ TRACEBACK_VARIABLE = "ACME_MILTER_TRACEBACK"
 COMMANDS = {
     "check": ("acme_milter.cli.check:check", "Report every fault of the configuration."),
     "run": ("acme_milter.cli.run:run", "Start all three roles and watch them."),
-    "milter": ("acme_milter.cli.milter:milter", "The role beside Postfix."),
-    "worker": ("acme_milter.cli.worker:worker", "The role that answers challenges and drives orders."),
-    "keyd": ("acme_milter.cli.keyd:keyd", "The role that holds the keys."),
+    "milter": ("acme_milter.cli.roles:milter", "The role beside Postfix."),
+    "worker": ("acme_milter.cli.roles:worker", "The role that answers challenges and drives orders."),
+    "keyd": ("acme_milter.cli.roles:keyd", "The role that holds the keys."),
     "status": ("acme_milter.cli.status:status", "Show where every mailbox stands."),
     "enroll": ("acme_milter.cli.enroll:enroll", "Get certificates for mailboxes."),
     "export": ("acme_milter.cli.export:export", "Write a mailbox's certificate and key to files."),

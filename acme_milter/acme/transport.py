@@ -76,6 +76,13 @@ class _PinnedAdapter(HTTPAdapter):
         conn.cert_reqs = "CERT_REQUIRED"
         conn.ca_certs = conn.ca_cert_dir = None
 
+    def close(self) -> None:
+        # The inherited method leaves idle connections open until the last exception that saw them is gone.
+        pools = self.poolmanager.pools
+        for key in pools.keys():  # noqa: SIM118  # urllib3's container cannot be iterated
+            pools[key].close()
+        super().close()
+
 
 class Transport:
     """Sends one request, returns one bounded answer. Thread-safe; at most `connections` at once, kept alive."""
@@ -109,7 +116,8 @@ class Transport:
                 response.close()
         except (requests.RequestException, HTTPError, OSError) as error:
             lost = method == "POST" and not _never_sent(error)
-            raise ServerBusy(f"{_host(url)}: {_reason(error)}", outcome_unknown=lost) from error
+            # The cause is told in words and not chained: its frames hold the request and the connection.
+            raise ServerBusy(f"{_host(url)}: {_reason(error)}", outcome_unknown=lost) from None
         finally:
             _exchange.deadline = None
 

@@ -21,6 +21,7 @@ def test_josepy_accepts_our_signature_and_thumbprint() -> None:
     signer = LocalSigner()
     jws = flattened(signer, {"nonce": "n", "url": URL, "jwk": dict(signer.jwk)}, b'{"a":1}')
     key = JWKEC.from_json(dict(signer.jwk))
+    assert isinstance(key, JWKEC)
     read = JWS.from_json(jws)
     assert read.verify(key)
     assert read.payload == b'{"a":1}'

@@ -198,7 +198,7 @@ def test_the_user_agent_names_us_and_the_http_library(
 def test_what_the_signer_raises_passes_through(
     authority: ScriptedAuthority, network: Network, signer: LocalSigner
 ) -> None:
-    class Gone(Exception):  # noqa: N818  # stands for an exception of another room
+    class Gone(Exception):  # stands for an exception of another room
         pass
 
     class Broken(LocalSigner):

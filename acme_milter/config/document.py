@@ -25,6 +25,7 @@ Complain = Callable[[int, str, str], None]
 """Takes the line, the dotted key and the text of a fault."""
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\Z")
+_TAB = "a tab cannot indent in YAML (use spaces)"
 _STRING_TAG = "tag:yaml.org,2002:str"
 # libyaml is some twenty times quicker on a list of 100 000 mailboxes; PyYAML can be built without it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -86,11 +87,13 @@ def read_document(text: str, complain: Complain) -> Node:
 
 def _syntax_text(error: yaml.MarkedYAMLError, text: str) -> str:
     mark = error.problem_mark
+    if "tab character" in str(error.problem):
+        return _TAB
     if mark is not None and "cannot start any token" in str(error.problem):
         lines = text.splitlines()
         character = lines[mark.line][mark.column : mark.column + 1] if mark.line < len(lines) else ""
         if character == "\t":
-            return "a tab cannot indent in YAML (use spaces)"
+            return _TAB
         return f"a value cannot begin with {character!r} (put it in quotes)"
     return f"not valid YAML: {error.context + ': ' if error.context else ''}{error.problem}"
 

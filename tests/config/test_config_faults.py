@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every fault is found, at once, in its line, in words an administrator can act on, and without a secret."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acme_milter.config.fault import Fault
+from acme_milter.config.loader import ConfigFaults, load_text
+
+CANARY = "c2VjcmV0-canary"
+
+
+def faults_of(text: str) -> list[str]:
+    """The faults of a text as `line: key: message`."""
+    try:
+        load_text(text, Path("acme-milter.yaml"))
+    except ConfigFaults as found:
+        return [str(fault).removeprefix("acme-milter.yaml:") for fault in found.faults]
+    return []
+
+
+def test_the_fault_of_the_style_guide() -> None:
+    text = (
+        "domains:\n  example.org:\n    mailboxes: {list: []}\n    certificat: {key: p256}\n"
+        "authorities: {a: {preset: castle, agree_tos: true}}\n"
+    )
+    with pytest.raises(ConfigFaults) as caught:
+        load_text(text, Path("acme-milter.yaml"))
+    assert str(caught.value) == (
+        "acme-milter.yaml:4: domains.example.org.certificat: unknown key (did you mean certificate?)"
+    )
+
+
+# What is wrong, as one fault each: the text, and the whole line that is reported.
+ONE_FAULT = {
+    "top key": ("workers: {}", "1: workers: unknown key (did you mean worker?)"),
+    "far key": (
+        "milter: {zzz: 1}",
+        "1: milter.zzz: unknown key (known here: socket, socket_mode, cpu, deadline)",
+    ),
+    "version": ("version: 2", "1: version: must be 1 (not 2)"),
+    "version text": ("version: '1'", "1: version: must be 1 (not '1')"),
+    "version true": ("version: true", "1: version: must be 1 (not True)"),
+    "not a map": ("- a\n", None),
+    "section is text": ("milter: x", "1: milter: must be a map with the keys socket, socket_mode, cpu, deadline"),
+    "section is list": ("dns: [x]", "1: dns: must be a map with the keys nameservers, timeout"),
+    "authorities is list": ("authorities: [x]", "1: authorities: must be a map of names"),
+    "sources": (
+        "sources: {ldap: {}}",
+        "1: sources: sources of mailboxes are not supported yet; use domains.NAME.mailboxes.list",
+    ),
+    "duration bare": (
+        "milter:\n  deadline: 8",
+        "2: milter.deadline: must be a duration such as 30s, 10m, 24h or 30d (not 8)",
+    ),
+    "duration words": (
+        "milter: {deadline: 8 seconds}",
+        "1: milter.deadline: must be a duration such as 30s, 10m, 24h or 30d (not '8 seconds')",
+    ),
+    "duration huge": (
+        "dns: {timeout: 999999999w}",
+        "1: dns.timeout: must be a duration of reasonable length (not '999999999w')",
+    ),
+    "bool": (
+        "authorities: {a: {preset: castle, agree_tos: yes}}",
+        "1: authorities.a.agree_tos: must be true or false (not 'yes')",
+    ),
+    "bool number": (
+        "authorities: {a: {preset: castle, require_auto_submitted: 1}}",
+        "1: authorities.a.require_auto_submitted: must be true or false (not 1)",
+    ),
+    "int as text": ("worker: {threads: '4'}", "1: worker.threads: must be a whole number (not '4')"),
+    "int as bool": ("worker: {threads: true}", "1: worker.threads: must be a whole number (not True)"),
+    "int low": ("worker: {threads: 0}", "1: worker.threads: must be at least 1 (not 0)"),
+    "int high": ("worker: {threads: 1000}", "1: worker.threads: must be at most 256 (not 1000)"),
+    "port": ("defaults: {reply: {port: 0}}", "1: defaults.reply.port: must be at least 1 (not 0)"),
+    "host": (
+        "defaults: {reply: {host: 'a b'}}",
+        "1: defaults.reply.host: must be a host name or an IP address (not 'a b')",
+    ),
+    "mode": (
+        "defaults: {mode: observ}",
+        "1: defaults.mode: must be one of enforce, observe, not 'observ' (did you mean observe?)",
+    ),
+    "mode bool": ("defaults: {mode: true}", "1: defaults.mode: must be one of enforce, observe, not True"),
+    "key": (
+        "defaults:\n  certificate:\n    key: rsa-3072",
+        (
+            "3: defaults.certificate.key: must be one of rsa2048, rsa3072, rsa4096, p256, p384, not 'rsa-3072'"
+            " (did you mean rsa3072?)"
+        ),
+    ),
+    "dkim word": (
+        "defaults: {reply: {dkim: none}}",
+        "1: defaults.reply.dkim: must be relay or {selector: NAME, key_file: PATH} (not 'none')",
+    ),
+    "dkim half": (
+        "defaults: {reply: {dkim: {selector: x}}}",
+        "1: defaults.reply.dkim.key_file: is missing: selector and key_file belong together",
+    ),
+    "dkim other half": (
+        "defaults: {reply: {dkim: {key_file: x}}}",
+        "1: defaults.reply.dkim.selector: is missing: selector and key_file belong together",
+    ),
+    "dkim selector": (
+        "defaults: {reply: {dkim: {selector: 'a b', key_file: x}}}",
+        "1: defaults.reply.dkim.selector: must be a DKIM selector (not 'a b')",
+    ),
+    "dkim typo": (
+        "defaults: {reply: {dkim: {selector: a, key_file: x, key_fil: y}}}",
+        "1: defaults.reply.dkim.key_fil: unknown key (did you mean key_file?)",
+    ),
+    "list is text": ("dns: {nameservers: 127.0.0.1}", "1: dns.nameservers: must be a list"),
+    "nameserver name": (
+        "dns: {nameservers: [ns.example]}",
+        "1: dns.nameservers[0]: must be an IP address with or without :port (not 'ns.example')",
+    ),
+    "nameserver port": (
+        "dns:\n  nameservers:\n  - 127.0.0.1:53\n  - 127.0.0.1:99999",
+        "4: dns.nameservers[1]: must have a port between 1 and 65535 (not '99999')",
+    ),
+    "socket kind": (
+        "milter: {socket: tcp:1@x}",
+        "1: milter.socket: must be unix:/path, local:/path, inet:port@host or inet6:port@host (not 'tcp:1@x')",
+    ),
+    "socket long": (
+        f"milter: {{socket: 'unix:/{'x' * 200}'}}",
+        "1: milter.socket: is a longer path than a unix socket can have (107 bytes)",
+    ),
+    "socket mode": (
+        "milter: {socket_mode: rw}",
+        "1: milter.socket_mode: must be permission bits such as 0660 (not 'rw')",
+    ),
+    "cpu": ("milter: {cpu: some}", "1: milter.cpu: must be auto, null or the number of a CPU (not 'some')"),
+    "path": ("worker: {intake_socket: 5}", "1: worker.intake_socket: must be the path of a file"),
+    "store scheme": ("store: {url: mysql://x/y}", "1: store.url: must begin with sqlite:/// or postgresql://"),
+    "store memory": (
+        "store: {url: 'sqlite://'}",
+        "1: store.url: must name a file: sqlite:////absolute/path or sqlite:///relative/path",
+    ),
+    "directory missing": (
+        "authorities:\n  a:\n    agree_tos: true",
+        "2: authorities.a.directory: is missing: the https:// URL of the authority's ACME directory",
+    ),
+    "directory http": (
+        "authorities: {a: {directory: 'http://ca.example/d'}}",
+        "1: authorities.a.directory: must begin with https:// (RFC 8555 section 6.1 forbids plain http)",
+    ),
+    "directory word": (
+        "authorities: {a: {directory: ca.example}}",
+        "1: authorities.a.directory: must be an https:// URL",
+    ),
+    "directory port": (
+        "authorities: {a: {directory: 'https://x:y/'}}",
+        "1: authorities.a.directory: must be a valid URL",
+    ),
+    "directory user": (
+        "authorities: {a: {directory: 'https://me:pw@ca.example/d'}}",
+        "1: authorities.a.directory: must not hold a user name or a password",
+    ),
+    "preset": (
+        "authorities: {a: {preset: castel}}",
+        (
+            "1: authorities.a.preset: unknown preset (did you mean castle?); there are: acme2certifier, castle,"
+            " castle-staging, rapidmx, rfc8823"
+        ),
+    ),
+    "preset kind": (
+        "authorities: {a: {preset: [castle]}}",
+        "1: authorities.a.preset: unknown preset; there are: acme2certifier, castle, castle-staging, rapidmx, rfc8823",
+    ),
+    "token join": (
+        "authorities: {a: {preset: castle, token_join: concat}}",
+        "1: authorities.a.token_join: must be one of string, bytes, string-padded, not 'concat'",
+    ),
+    "trigger off": (
+        "authorities: {a: {preset: castle, challenge_trigger: off}}",
+        "1: authorities.a.challenge_trigger: must be one of reply-first, post-first, auto, not 'off'",
+    ),
+    "weak rsa": (
+        "authorities: {a: {preset: castle, minimum_rsa_bits: 512}}",
+        "1: authorities.a.minimum_rsa_bits: must be at least 1024 (not 512)",
+    ),
+    "account": (
+        "authorities: {a: {preset: castle, account: per_domain}}",
+        "1: authorities.a.account: per_domain is not supported yet; use shared",
+    ),
+    "contact": (
+        "authorities: {a: {preset: castle, contact: [pki]}}",
+        "1: authorities.a.contact[0]: must be a mail address (not 'pki'): the address does not have exactly one @",
+    ),
+    "eab half": (
+        "authorities: {a: {preset: castle, eab: {kid: {env: X}}}}",
+        "1: authorities.a.eab.hmac: is missing: external account binding needs both kid and hmac",
+    ),
+    "eab word": (
+        "authorities: {a: {preset: castle, eab: x}}",
+        "1: authorities.a.eab: must be a map with the keys kid, hmac",
+    ),
+    "limits": (
+        "authorities: {a: {preset: castle, limits: {inflight: 5}}}",
+        "1: authorities.a.limits.inflight: unknown key (did you mean in_flight?)",
+    ),
+    "authority name": (
+        "authorities: {'a b': {preset: castle}}",
+        "1: authorities.a b: an authority's name is made of letters, digits, . _ and -",
+    ),
+    "authority unknown": (
+        "authorities: {castle: {preset: castle, agree_tos: true}}\ndefaults: {authorities: [castel]}",
+        "2: defaults.authorities[0]: no authority is called 'castel' (did you mean castle?)",
+    ),
+    "authority none": (
+        "defaults: {authorities: [x]}",
+        "1: defaults.authorities[0]: no authority is called 'x' (there are: none)",
+    ),
+    "authority twice": (
+        "authorities: {c: {preset: castle}}\ndefaults: {authorities: [c, c]}",
+        "2: defaults.authorities[1]: names 'c' twice",
+    ),
+    "domain without authority": (
+        "domains: {example.org: {mailboxes: {list: []}}}",
+        "1: domains.example.org: has no authority; describe one under authorities",
+    ),
+    "wrapping key twice": (
+        "keys: {wrapping_key: {file: a, credential: b}}",
+        "1: keys.wrapping_key: must be exactly one of {file: PATH} or {credential: NAME}",
+    ),
+    "wrapping key env": (
+        "keys: {wrapping_key: {env: A}}",
+        (
+            "1: keys.wrapping_key: must be exactly one of {file: PATH} or {credential: NAME};"
+            " a secret never stands in this file"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "fault"), ONE_FAULT.values(), ids=ONE_FAULT.keys())
+def test_one_fault_is_one_line(text: str, fault: str | None) -> None:
+    found = faults_of(text)
+    assert len(found) == 1
+    if fault is not None:
+        assert found == [fault]
+
+
+MAILBOX_FAULTS = {
+    "twice": ("alice@example.org", "is listed twice: alice@example.org (first in line 5)"),
+    "twice by domain": ("alice@EXAMPLE.org", "is listed twice: alice@example.org (first in line 5)"),
+    "case": ("Alice@example.org", "differs only by case from alice@example.org in line 5: Alice@example.org"),
+    "outside": ("bob@example.net", "is not in this domain: 'bob@example.net'"),
+    "subdomain": ("bob@mail.example.org", "is not in this domain: 'bob@mail.example.org'"),
+    "local part only": ("bob", "is no mail address: 'bob' (did you mean bob@example.org?)"),
+    "star": ('"*@example.org"', "has a *, but mailboxes are listed one by one: '*@example.org'"),
+    "star inside": ("sales*@example.org", "has a *, but mailboxes are listed one by one: 'sales*@example.org'"),
+    "blank": ("a b@example.org", "is no mail address: 'a b@example.org': the local part is not a dot-atom"),
+    "dots": ("a..b@example.org", "is no mail address: 'a..b@example.org': the local part is not a dot-atom"),
+    "name": (
+        "'Bob <bob@example.org>'",
+        "is no mail address: 'Bob <bob@example.org>': the domain is not made of letters, digits and hyphens",
+    ),
+    "umlaut": (
+        "jörg@example.org",
+        "has characters outside ASCII before the @, which is not supported yet: 'jörg@example.org'",
+    ),
+    "escape": (
+        '"a\\e[31m@example.org"',
+        "is no mail address: 'a\\x1b[31m@example.org': the local part is not a dot-atom",
+    ),
+    "number": ("5", "must be text (not 5; put it in quotes if it is meant so)"),
+}
+
+
+@pytest.mark.parametrize(("entry", "message"), MAILBOX_FAULTS.values(), ids=MAILBOX_FAULTS.keys())
+def test_a_listed_mailbox_must_be_one_address_of_its_domain(entry: str, message: str) -> None:
+    text = (
+        "authorities: {a: {preset: castle, agree_tos: true}}\ndomains:\n  example.org:\n    mailboxes: {list: [\n"
+        f"      alice@example.org,\n      {entry}]}}\n"
+    )
+    assert faults_of(text) == [f"6: domains.example.org.mailboxes.list[1]: {message}"]
+
+
+def test_a_domain_is_one_domain_however_it_is_written() -> None:
+    text = (
+        "authorities: {a: {preset: castle, agree_tos: true}}\ndomains:\n"
+        "  bücher.example: {mailboxes: {list: []}}\n  xn--bcher-kva.EXAMPLE: {mailboxes: {list: []}}\n"
+        "  localhost: {mailboxes: {list: []}}\n"
+    )
+    assert faults_of(text) == [
+        "4: domains.xn--bcher-kva.EXAMPLE: is the same domain as 'bücher.example'",
+        "5: domains.localhost: is not a mail domain: the domain does not have at least two labels",
+    ]
+
+
+def test_terms_must_be_agreed_to_for_authorities_in_use_only() -> None:
+    text = (
+        "authorities:\n  used: {preset: castle}\n  refused: {preset: castle, agree_tos: false}\n"
+        "  idle: {preset: castle}\ndefaults: {authorities: [used]}\n"
+        "domains:\n  a.example: {mailboxes: {list: []}}\n"
+        "  b.example: {mailboxes: {list: []}, authorities: [refused]}\n"
+    )
+    first, second = faults_of(text)
+    assert first.startswith("2: authorities.used.agree_tos: the authority's terms of service must be agreed to by you")
+    assert second.startswith("3: authorities.refused.agree_tos: ")
+    assert "set agree_tos: true" in first
+
+
+def test_without_a_choice_every_authority_is_in_use() -> None:
+    text = "authorities: {a: {preset: castle}, b: {preset: castle}}\ndomains: {a.example: {mailboxes: {list: []}}}\n"
+    assert [fault.split(":")[1] for fault in faults_of(text)] == [
+        " authorities.a.agree_tos",
+        " authorities.b.agree_tos",
+    ]
+
+
+def test_all_faults_come_at_once_in_the_order_of_the_file() -> None:
+    text = (
+        "milter: {cpu: x, deadline: 5}\nmilter: {}\nsources: [x]\nauthorities:\n"
+        "  a: {directory: 'http://x', agree_tos: maybe}\n"
+        "  b: {preset: nope, eab: {}}\ndefaults: {mode: x, authorities: [c, b]}\ndomains:\n"
+        "  example.org: {mailboxes: {list: [x@example.net]}, on_success: x}\n  bad_name: {}\nnonsense: 1\n"
+    )
+    found = faults_of(text)
+    keys = [fault.split(": ")[1] for fault in found]
+    assert keys == [
+        "milter.cpu",
+        "milter.deadline",
+        "milter",
+        "sources",
+        "authorities.a.agree_tos",
+        "authorities.a.directory",
+        "authorities.b.agree_tos",
+        "authorities.b.eab.hmac",
+        "authorities.b.eab.kid",
+        "authorities.b.preset",
+        "defaults.authorities[0]",
+        "defaults.mode",
+        "domains.example.org.mailboxes.list[0]",
+        "domains.example.org.on_success",
+        "domains.bad_name",
+        "domains.bad_name.mailboxes",
+        "nonsense",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"authorities: {{a: {{preset: castle, eab: {{kid: {CANARY}, hmac: {CANARY}}}}}}}",
+        f"authorities: {{a: {{preset: castle, eab: {{kid: [{CANARY}], hmac: {{{CANARY}}}}}}}}}",
+        f"authorities: {{a: {{preset: castle, eab: {{kid: {{env: '{CANARY}'}}, hmac: {{credential: '/{CANARY}'}}}}}}}}",
+        f"authorities: {{a: {{preset: castle, eab: {{kid: {{{CANARY}: x}}, hmac: {{file: {{x: {CANARY}}}}}}}}}}}",
+        f"authorities: {{a: {{preset: castle, eab: {{kid: {{file: a, env: '{CANARY}'}}, hmac: {{file: [x]}}}}}}}}",
+        f"keys: {{wrapping_key: {CANARY}}}",
+        f"keys: {{wrapping_key: {{key: {CANARY}}}}}",
+        f"keys: {{wrapping_key: [{CANARY}]}}",
+        f"store: {{url: 'mysql://u:{CANARY}@db/x'}}",
+        f"store: {{url: ['postgresql://u:{CANARY}@db/x']}}",
+        f"authorities: {{a: {{directory: 'https://u:{CANARY}@ca.example/'}}}}",
+        f"authorities: {{a: {{preset: castle, eab: {{kid: {{file: x}}, hmac: *{CANARY}}}}}}}",
+        f"authorities: {{a: {{preset: castle, eab: {{kid: {{file: x}}, hmac: @{CANARY}}}}}}}",
+    ],
+)
+def test_a_secret_written_in_the_wrong_place_is_never_quoted(text: str) -> None:
+    found = faults_of(text)
+    assert found
+    assert "canary" not in "\n".join(found)
+
+
+@given(st.text(alphabet=st.sampled_from("ab:{}[],-\n #&*!|>'\"@\t\x1b0"), max_size=60))
+def test_no_text_raises_anything_but_faults(text: str) -> None:
+    for fault in faults_of(text):
+        assert fault.isprintable()
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=8,
+    ),
+    st.sampled_from(
+        ["store", "milter", "worker", "keys", "dns", "authorities", "sources", "defaults", "domains", "version"]
+    ),
+)
+def test_no_shape_under_any_key_raises_anything_but_faults(value: object, key: str) -> None:
+    for fault in faults_of(json.dumps({key: value, "authorities": {"a": value}}, ensure_ascii=True)):
+        assert fault.isprintable()
+
+
+def test_a_fault_names_the_file_only_when_there_is_no_line() -> None:
+    assert str(Fault(0, "", "cannot be read", Path("a.yaml"))) == "a.yaml: cannot be read"

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The repository's acme-milter.yaml is true: it loads, shows every key, and shows it with its default."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from acme_milter.config.loader import load_text
+from acme_milter.config.schema import (
+    Authority,
+    AuthorityLimits,
+    CertificatePolicy,
+    DnsSection,
+    Domain,
+    Eab,
+    KeyPool,
+    KeysSection,
+    MilterSection,
+    Policy,
+    ReplyPolicy,
+    Store,
+    WorkerSection,
+)
+from acme_milter.config.section import Section
+
+FILE = Path(__file__).parents[2] / "acme-milter.yaml"
+TEXT = FILE.read_text(encoding="utf-8")
+
+
+def uncommented() -> str:
+    """The file with every commented key of its example authority and its example domains switched on."""
+    text = re.sub(r"^    # (?=[a-z_]+: +\S|eab:|  kid:|  hmac:)(?!What|the values)", "    ", TEXT, flags=re.MULTILINE)
+    head, _, domains = text.replace("agree_tos: false", "agree_tos: true").partition("\ndomains: {}\n")
+    return f"{head}\ndomains:\n{domains.replace('#  ', '  ')}"
+
+
+def test_what_it_shows_is_the_default() -> None:
+    config = load_text(TEXT, FILE)
+    assert config.store == Store()
+    assert config.milter == MilterSection()
+    assert config.worker == WorkerSection()
+    assert config.keys == KeysSection()
+    assert config.dns == DnsSection()
+    assert config.defaults == Policy()
+    assert config.domains == {}
+
+
+def test_its_commented_keys_are_valid_and_show_the_rfc8823_preset() -> None:
+    config = load_text(uncommented().replace("preset: castle", "preset: rfc8823"), FILE)
+    assert config.managed() == {"alice@example.org", "bob@example.org", "carol@example.net"}
+    authority = config.authorities["castle"]
+    own = {"directory", "agree_tos", "ca_bundle", "trust_roots", "eab", "profile", "preset"}
+    default = Authority(directory=authority.directory)
+    assert authority.model_dump(exclude=own) == default.model_dump(exclude=own)
+    assert authority.model_fields_set == set(Authority.model_fields)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        Store,
+        MilterSection,
+        WorkerSection,
+        KeysSection,
+        KeyPool,
+        DnsSection,
+        Authority,
+        AuthorityLimits,
+        Eab,
+        Policy,
+        CertificatePolicy,
+        ReplyPolicy,
+        Domain,
+    ],
+)
+def test_every_key_is_shown(section: type[Section]) -> None:
+    assert [key for key in section.model_fields if not re.search(rf"\b{key}:", TEXT)] == []
+
+
+def test_its_smallest_example_is_a_configuration() -> None:
+    match = re.search(r"^#   authorities:\n(?:#  .*\n)+", TEXT, flags=re.MULTILINE)
+    assert match is not None
+    config = load_text(re.sub(r"^# {3}", "", match[0], flags=re.MULTILINE), FILE)
+    assert config.managed() == {"alice@example.org"}

@@ -46,12 +46,12 @@ def check_chain(chain: Chain, now: datetime, roots: Chain | None) -> None:
             CertificateFault.CHAIN_MISSING, "no issuer came with it, and no trust roots are configured"
         )
     for depth, (subject, issuer) in enumerate(pairwise(chain)):
+        _check_signature_hash(subject, depth)
         _check_issuer(issuer, depth, now)
         if not _issued_by(subject, issuer):
             raise CertificateRefused(
                 CertificateFault.CHAIN_BROKEN, f"certificate {depth + 2} did not issue certificate {depth + 1}"
             )
-        _check_signature_hash(subject, depth)
     if roots is not None:
         _check_anchor(chain, now, roots)
 
@@ -60,10 +60,10 @@ def _check_anchor(chain: Chain, now: datetime, roots: Chain) -> None:
     last = chain[-1]
     if len(chain) > 1 and any(root == last for root in roots):
         return
+    _check_signature_hash(last, len(chain) - 1)
     for root in roots:
         if _is_valid_at(root, now) and _issued_by(last, root):
             _check_issuer(root, len(chain) - 1, now)
-            _check_signature_hash(last, len(chain) - 1)
             return
     raise CertificateRefused(CertificateFault.UNTRUSTED, "the chain does not end at a configured trust root")
 

@@ -8,6 +8,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from acme_milter.certificate.subject_name import InvalidAddress, subject_alternative_name
 
@@ -54,7 +55,7 @@ def csr_public_key_spki(csr_der: bytes) -> bytes:
         raise ValueError("the request's algorithm is unknown") from error
 
 
-def spki_of(key: "x509.types.CertificatePublicKeyTypes") -> bytes:
+def spki_of(key: CertificatePublicKeyTypes) -> bytes:
     """DER SubjectPublicKeyInfo of a public key."""
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from acme_milter.config.document import Complain, Node, locate
-from acme_milter.config.schema import Authority, DkimKey, Policy
+from acme_milter.config.schema import Authority, DkimKey, KeysSection, MilterSection, Policy, WorkerSection
 from acme_milter.config.secret import loose_mode
 from acme_milter.config.values import shown
 from acme_milter.config.wording import suggestion
@@ -138,11 +138,28 @@ def _named(top: Node, place: list[str], known: list[str], complain: Complain) ->
     return [name for name in known if name in seen] or list(seen)
 
 
+def sockets(top: Node, milter: MilterSection, worker: WorkerSection, keys: KeysSection, complain: Complain) -> None:
+    """No two roles listen at the same path."""
+    found = {
+        ("milter", "socket"): milter.socket_path,
+        ("worker", "intake_socket"): worker.intake_socket,
+        ("worker", "control_socket"): worker.control_socket,
+        ("keys", "socket"): keys.socket,
+    }
+    first: dict[Path, str] = {}
+    for place, path in found.items():
+        if path is None:
+            continue
+        if path in first:
+            complain(*locate(top, place), f"is the same socket as {first[path]}")
+        first.setdefault(path, ".".join(place))
+
+
 def files(
     top: Node,
-    authorities: Mapping[str, Authority | None],
-    defaults: Policy | None,
-    domains: Mapping[str, Policy | None],
+    authorities: Mapping[str, Authority],
+    defaults: Policy,
+    domains: Mapping[str, Policy],
     complain: Complain,
 ) -> None:
     """Look at the files that are named: each must be there, a secret one for its owner only.
@@ -150,7 +167,7 @@ def files(
     The wrapping key is keyd's business and may not even be visible from here. What the caller may not look at is
     passed over: the roles run as different users.
     """
-    policies: dict[tuple[str, ...], Policy | None] = {("defaults",): defaults}
+    policies: dict[tuple[str, ...], Policy] = {("defaults",): defaults}
     policies |= {("domains", name): policy for name, policy in domains.items()}
     for place, path, private in (*_authority_files(authorities), *_policy_files(policies)):
         try:
@@ -167,10 +184,8 @@ def files(
             complain(*locate(top, place), f"the secret {path} {fault}; run: chmod 0600 {path}")
 
 
-def _authority_files(found: Mapping[str, Authority | None]) -> Iterator[tuple[list[str], Path, bool]]:
+def _authority_files(found: Mapping[str, Authority]) -> Iterator[tuple[list[str], Path, bool]]:
     for name, authority in found.items():
-        if authority is None:
-            continue
         place = ["authorities", name]
         for key in ("ca_bundle", "trust_roots"):
             path = getattr(authority, key)
@@ -183,10 +198,10 @@ def _authority_files(found: Mapping[str, Authority | None]) -> Iterator[tuple[li
 
 
 def _policy_files(
-    policies: Mapping[tuple[str, ...], Policy | None],
+    policies: Mapping[tuple[str, ...], Policy],
 ) -> Iterator[tuple[list[str], Path, bool]]:
     for place, policy in policies.items():
-        if policy is not None and isinstance(policy.reply.dkim, DkimKey):
+        if isinstance(policy.reply.dkim, DkimKey):
             yield [*place, "reply", "dkim", "key_file"], policy.reply.dkim.key_file, True
 
 

@@ -18,7 +18,9 @@ class Fault:
     def __str__(self) -> str:
         """`acme-milter.yaml:14: domains.example.org.mailbox: unknown key`, the form editors jump to."""
         place = f"{self.file}:{self.line}" if self.line else f"{self.file}"
-        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        line = f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        # A path from the file may hold anything; a terminal shows it as what it is.
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 class ConfigFaults(Exception):

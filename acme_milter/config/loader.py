@@ -6,6 +6,7 @@ Each part is read by itself and the cross-checks work on what was written, so on
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,37 +106,28 @@ class _Reading:
         return self._assembled(top, files=files)
 
     def _assembled(self, top: Node, *, files: bool) -> Config:
-        for key in top.mapping().keys() - set(TOP_KEYS):
-            self.complain(top.key_lines[key], dotted([key]), unknown_key(key, TOP_KEYS))
-        self._version(top)
-        self._sources(top)
-        store = self._section(top, ["store"], Store)
-        milter = self._section(top, ["milter"], MilterSection)
-        worker = self._section(top, ["worker"], WorkerSection)
-        keys = self._section(top, ["keys"], KeysSection)
-        dns = self._section(top, ["dns"], DnsSection)
-        authorities = {name: self._authority(top, name) for name in self._names(top, "authorities")}
-        defaults = self._section(top, ["defaults"], Policy)
-        written = {name: self._section(top, ["domains", name], Domain) for name in self._names(top, "domains")}
+        """Each part in turn; a part with a fault counts as all defaults for the checks between the parts."""
+        self._top_keys(top)
+        store = self._section(top, ["store"], Store) or Store()
+        milter = self._section(top, ["milter"], MilterSection) or MilterSection()
+        worker = self._section(top, ["worker"], WorkerSection) or WorkerSection()
+        keys = self._section(top, ["keys"], KeysSection) or KeysSection()
+        dns = self._section(top, ["dns"], DnsSection) or DnsSection()
+        defaults = self._section(top, ["defaults"], Policy) or Policy()
+        authorities = _present((name, self._authority(top, name)) for name in self._names(top, "authorities"))
         names = crosscheck.domain_names(top, self.complain)
+        written = _present(
+            (name, self._section(top, ["domains", name], Domain)) for name in self._names(top, "domains")
+        )
         mailboxes = crosscheck.mailboxes(top, names, self.complain)
         crosscheck.authorities(top, self.raw, self.complain)
-        if store is not None and store.has_password and self.world_readable:
-            message = f"holds a password, and everyone can read this file; run: chmod o-r {self.path}"
-            self.complain(*locate(top, ["store", "url"]), message)
+        crosscheck.sockets(top, milter, worker, keys, self.complain)
+        self._readable_password(top, store)
         if files:
             crosscheck.files(top, authorities, defaults, written, self.complain)
         if self.faults:
             raise ConfigFaults(self.faults)
-        # A part is None only after a fault.
-        assert store is not None
-        assert milter is not None
-        assert worker is not None
-        assert keys is not None
-        assert dns is not None
-        assert defaults is not None
-        ready = {name: found for name, found in authorities.items() if found is not None}
-        domains = {names[name]: domain for name, domain in written.items() if domain is not None}
+        domains = {names[name]: domain for name, domain in written.items()}
         return Config(
             path=self.path,
             version=1,
@@ -144,12 +136,23 @@ class _Reading:
             worker=worker,
             keys=keys,
             dns=dns,
-            authorities=ready,
+            authorities=authorities,
             defaults=defaults,
             domains=domains,
-            policies={name: _policy_in_force(defaults, domain, ready) for name, domain in domains.items()},
+            policies={name: _policy_in_force(defaults, domain, authorities) for name, domain in domains.items()},
             mailboxes=mailboxes,
         )
+
+    def _top_keys(self, top: Node) -> None:
+        for key in top.mapping().keys() - set(TOP_KEYS):
+            self.complain(top.key_lines[key], dotted([key]), unknown_key(key, TOP_KEYS))
+        self._version(top)
+        self._sources(top)
+
+    def _readable_password(self, top: Node, store: Store) -> None:
+        if self.world_readable and store.has_password:
+            message = f"holds a password, and everyone can read this file; run: chmod o-r {self.path}"
+            self.complain(*locate(top, ["store", "url"]), message)
 
     def _version(self, top: Node) -> None:
         node = top.mapping().get("version")
@@ -207,6 +210,10 @@ class _Reading:
                 shown_place = error["loc"][:-1] if hidden else error["loc"]
                 self.complain(*locate(top, [*place, *shown_place]), message_for(error, model))
         return None
+
+
+def _present(found: Iterable[tuple[str, S | None]]) -> dict[str, S]:
+    return {name: part for name, part in found if part is not None}
 
 
 def _policy_in_force(defaults: Policy, domain: Domain, authorities: dict[str, Authority]) -> Policy:

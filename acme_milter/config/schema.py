@@ -8,7 +8,6 @@ what the rest of the program sees. All of it is immutable.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -25,13 +24,16 @@ from acme_milter.config.values import (
     FilePath,
     Host,
     HttpsUrl,
+    LastingDuration,
     MilterSocket,
     Nameserver,
     Selector,
     Several,
     SocketMode,
+    SocketPath,
     StoreUrl,
 )
+from acme_milter.protocol.dkim_policy import HeaderCoverage
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
 from acme_milter.protocol.token import TokenJoin
 
@@ -40,14 +42,6 @@ OnSuccess = Literal["discard", "deliver"]
 AccountScope = Literal["shared", "per_domain", "per_mailbox"]
 ChallengeTrigger = Literal["reply-first", "post-first", "auto"]
 KeyAlgorithm = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
-
-
-class HeaderCoverage(StrEnum):
-    """Which names a challenge mail's DKIM signature must list, see RFC 8823 §3.1 item 7."""
-
-    STRICT = "strict"
-    PRESENT = "present"
-
 
 _RUN = Path("/run/acme-milter")
 _SPOOL_SOCKET = "unix:/var/spool/postfix/acme-milter/acme-milter.sock"  # Debian's smtpd is chrooted to the spool
@@ -70,7 +64,7 @@ class MilterSection(Section):
     socket: MilterSocket = _SPOOL_SOCKET
     socket_mode: SocketMode = 0o660
     cpu: Cpu = "auto"
-    deadline: Duration = timedelta(seconds=8)
+    deadline: LastingDuration = timedelta(seconds=8)
 
     @property
     def socket_path(self) -> Path | None:
@@ -81,8 +75,8 @@ class MilterSection(Section):
 class WorkerSection(Section):
     """The role that answers: its unix sockets, its threads for ACME and SMTP, its DKIM children."""
 
-    intake_socket: FilePath = _RUN / "intake.sock"
-    control_socket: FilePath = _RUN / "control.sock"
+    intake_socket: SocketPath = _RUN / "intake.sock"
+    control_socket: SocketPath = _RUN / "control.sock"
     threads: int = Field(default=16, ge=1, le=256)
     verifiers: int = Field(default=2, ge=1, le=64)
 
@@ -99,7 +93,7 @@ class KeysSection(Section):
     """The role that holds the wrapping key."""
 
     wrapping_key: WrappingKeySource = WrappingKeySource(file=Path("/etc/acme-milter/wrapping.key"))
-    socket: FilePath = _RUN / "keyd.sock"
+    socket: SocketPath = _RUN / "keyd.sock"
     pool: KeyPool = KeyPool()
 
 
@@ -107,7 +101,7 @@ class DnsSection(Section):
     """Who is asked for the authorities' DKIM keys; no nameservers means the system's."""
 
     nameservers: Several[Nameserver] = ()
-    timeout: Duration = timedelta(seconds=5)
+    timeout: LastingDuration = timedelta(seconds=5)
 
 
 class Eab(Section):
@@ -135,18 +129,18 @@ class Authority(Section):
     agree_tos: bool = False
     eab: Eab | None = None
     account: AccountScope = "shared"
-    profile: str | None = None
+    profile: Annotated[str, Field(min_length=1)] | None = None
     token_join: TokenJoin = Field(default=TokenJoin.STRING, strict=False)
     challenge_trigger: ChallengeTrigger = "reply-first"
     post_delay: Duration = timedelta(0)
-    auto_post_after: Duration = timedelta(minutes=10)
+    auto_post_after: LastingDuration = timedelta(minutes=10)
     dkim_headers: HeaderCoverage = Field(default=HeaderCoverage.STRICT, strict=False)
     require_auto_submitted: bool = True
     minimum_rsa_bits: int = Field(default=1024, ge=1024, le=8192)  # RFC 8301 §3.2: below 1024 never counts
     reply_to_domains: Several[DomainName] = ()
     auto_submitted_reply: bool = True
-    challenge_wait: Duration = timedelta(minutes=30)
-    order_lifetime: Duration = timedelta(hours=24)  # S/MIME BR §3.2.2.4: a token counts for at most 24 hours
+    challenge_wait: LastingDuration = timedelta(minutes=30)
+    order_lifetime: LastingDuration = timedelta(hours=24)  # S/MIME BR §3.2.2.4: a token counts for at most 24 hours
     limits: AuthorityLimits = AuthorityLimits()
 
 

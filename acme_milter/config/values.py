@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox, canonical_domain
 
@@ -27,6 +27,9 @@ _UNITS = {
 }
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\Z")
 _INET = re.compile(r"(inet6?):([0-9]{1,5})@(\S+)\Z")
+
+
+MAX_SOCKET_PATH = 107  # unix(7): sun_path without its final NUL
 
 
 class Endpoint(NamedTuple):
@@ -57,6 +60,12 @@ def _duration(value: object) -> timedelta:
         raise ValueError(f"must be a duration of reasonable length (not {shown(value)})") from None
 
 
+def _lasting(value: timedelta) -> timedelta:
+    if not value:
+        raise ValueError("must be longer than 0s")
+    return value
+
+
 def _path(value: object, info: ValidationInfo) -> Path:
     if isinstance(value, Path):
         return value
@@ -64,6 +73,12 @@ def _path(value: object, info: ValidationInfo) -> Path:
         raise ValueError("must be the path of a file")
     base = info.context["directory"] if info.context else Path.cwd()
     return Path(base) / value
+
+
+def _socket_path(value: Path) -> Path:
+    if len(str(value).encode()) > MAX_SOCKET_PATH:
+        raise ValueError(f"is a longer path than a unix socket can have ({MAX_SOCKET_PATH} bytes)")
+    return value
 
 
 def _endpoint(value: object) -> Endpoint:
@@ -95,10 +110,7 @@ def _milter_socket(value: object, info: ValidationInfo) -> str:
     if text.startswith("/"):
         kind, colon, rest = "unix", ":", text
     if kind in {"unix", "local"} and colon and rest:
-        path = str(_path(rest, info))
-        if len(path.encode()) > 107:  # unix(7): sun_path
-            raise ValueError("is a longer path than a unix socket can have (107 bytes)")
-        return f"unix:{path}"
+        return f"unix:{_socket_path(_path(rest, info))}"
     match = _INET.match(text)
     if match is None:
         raise ValueError(f"must be unix:/path, local:/path, inet:port@host or inet6:port@host (not {shown(value)})")
@@ -197,7 +209,9 @@ def _selector(value: object) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+LastingDuration = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_lasting)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
+SocketPath = Annotated[Path, BeforeValidator(_path), AfterValidator(_socket_path)]
 Nameserver = Annotated[Endpoint, BeforeValidator(_endpoint)]
 MilterSocket = Annotated[str, BeforeValidator(_milter_socket)]
 Host = Annotated[str, BeforeValidator(_host)]

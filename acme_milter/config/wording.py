@@ -76,6 +76,8 @@ def message_for(error: ErrorDetails, model: type[BaseModel]) -> str:
             return _not_one_of(error, value, place)
         case "string_type":
             return f"must be text (not {shown(value)}; put it in quotes if it is meant so)"
+        case "string_too_short":
+            return "must not be empty"
         case "tuple_type":
             return "must be a list"
         case "model_type" | "dict_type" | "model_attributes_type":

@@ -131,6 +131,19 @@ ONE_FAULT = {
         f"milter: {{socket: 'unix:/{'x' * 200}'}}",
         "1: milter.socket: is a longer path than a unix socket can have (107 bytes)",
     ),
+    "control socket long": (
+        f"worker: {{control_socket: '/{'x' * 107}'}}",
+        "1: worker.control_socket: is a longer path than a unix socket can have (107 bytes)",
+    ),
+    "same socket": (
+        "worker: {intake_socket: /run/a}\nkeys: {socket: /run/a}",
+        "2: keys.socket: is the same socket as worker.intake_socket",
+    ),
+    "no time": ("milter: {deadline: 0s}", "1: milter.deadline: must be longer than 0s"),
+    "no profile": (
+        "authorities: {a: {preset: castle, profile: ''}}",
+        "1: authorities.a.profile: must not be empty",
+    ),
     "socket mode": (
         "milter: {socket_mode: rw}",
         "1: milter.socket_mode: must be permission bits such as 0660 (not 'rw')",
@@ -389,6 +402,10 @@ def test_no_text_raises_anything_but_faults(text: str) -> None:
 def test_no_shape_under_any_key_raises_anything_but_faults(value: object, key: str) -> None:
     for fault in faults_of(json.dumps({key: value, "authorities": {"a": value}}, ensure_ascii=True)):
         assert fault.isprintable()
+
+
+def test_a_fault_cannot_disturb_a_terminal() -> None:
+    assert str(Fault(3, "k", "names /x\x1b[31m", Path("a\n.yaml"))) == r"a\n.yaml:3: k: names /x\x1b[31m"
 
 
 def test_a_fault_names_the_file_only_when_there_is_no_line() -> None:

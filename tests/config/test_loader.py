@@ -9,8 +9,9 @@ import pytest
 
 from acme_milter.config.loader import ConfigFaults, load, load_text
 from acme_milter.config.preset import preset_names
-from acme_milter.config.schema import Authority, Config, DkimKey, HeaderCoverage
+from acme_milter.config.schema import Authority, Config, DkimKey
 from acme_milter.config.values import Endpoint
+from acme_milter.protocol.dkim_policy import HeaderCoverage
 from acme_milter.protocol.token import TokenJoin
 
 CASTLE = "authorities: {castle: {preset: castle, agree_tos: true}}\n"

@@ -12,7 +12,8 @@ from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event
-from acme_milter.keys.client import KeydClient, KeydRefused, KeydUnavailable
+from acme_milter.keys.client import KeydClient, KeydUnavailable
+from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store import audit, certificates, mailbox_keys
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database, StoreUnusable

@@ -36,10 +36,14 @@ def worker(context: click.Context) -> None:
     configure_logging("worker")
     from acme_milter.ipc.server import AddressInUse
     from acme_milter.store.database import StoreUnusable
+    from acme_milter.worker.answer import SigningKeyUnavailable
     from acme_milter.worker.service import run_worker
 
     try:
         run_worker(config)
+    except SigningKeyUnavailable as error:
+        log_exception(Event.ROLE_DIED, error, role="worker")
+        context.exit(ExitCode.CONFIGURATION)
     except (StoreUnusable, AddressInUse) as error:
         log_exception(Event.ROLE_DIED, error, role="worker")
         context.exit(ExitCode.FAILED)

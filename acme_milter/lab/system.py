@@ -42,7 +42,7 @@ class Lab:
         reply_dkim: str = "relay",
         authority: Mapping[str, object] | None = None,
         defaults: Mapping[str, object] | None = None,
-        sections: Mapping[str, object] | None = None,
+        sections: Mapping[str, Mapping[str, object]] | None = None,
         knobs: Mapping[str, object] | None = None,
         testca_options: Mapping[str, Any] | None = None,
         postfix_options: Mapping[str, Any] | None = None,

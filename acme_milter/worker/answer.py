@@ -8,29 +8,38 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from acme_milter.config.schema import Config, ReplyPolicy
+from acme_milter.config.schema import Config, DkimKey, ReplyPolicy
 from acme_milter.enrollment.model import Enrollment
 from acme_milter.eventlog import Event, log_event
 from acme_milter.protocol.mailbox import Mailbox
 from acme_milter.protocol.reply_mail import ReplyMail, compose_reply
-from acme_milter.protocol.token import TokenJoin, join_token, joining_matters, key_authorization, response_digest
+from acme_milter.protocol.token import join_token, joining_matters, key_authorization, response_digest
 from acme_milter.store import accounts
 from acme_milter.store.challenge_mails import StoredChallengeMail
 from acme_milter.store.outbox import OutboxEntry
-from acme_milter.worker.reply_signing import ReplySigner
+from acme_milter.worker.reply_signing import ReplySigner, SigningKey, UnusableSigningKey
 from acme_milter.worker.vault import Vault
 
 if TYPE_CHECKING:
     from acme_milter.worker.intake import Admission
 
 
+class SigningKeyUnavailable(Exception):
+    """A DKIM key that the configuration names cannot be used; the text names its file."""
+
+    safe_text = True
+
+
 class Answerer:
-    """Needs neither keyd nor the authority: a challenge can be answered while both are away (F-04)."""
+    """Needs neither keyd nor the authority: a challenge can be answered while both are away (F-04).
+
+    Making one reads the DKIM keys of ``reply.dkim`` and raises SigningKeyUnavailable: at the start, not at the first mail.
+    """
 
     def __init__(self, config: Callable[[], Config], vault: Vault) -> None:
         self._config = config
         self._vault = vault
-        self._signers: dict[tuple[str, str], ReplySigner] = {}
+        self._signer = load_signer(config())
 
     def answer(
         self,
@@ -79,7 +88,7 @@ class Answerer:
         assert account is not None  # the order was placed with it
         assert enrollment.token_part2 is not None  # the challenge's sender is known, so this is too
         part1 = admission.mail.token_part1
-        joining = TokenJoin(authority.token_join)
+        joining = authority.token_join
         if authority.preset == "rfc8823" and joining_matters(part1):
             # RFC 8823 §3 step 6 says only "concatenates", and authorities differ; a wrong guess burns the order.
             octets = len(part1.decoded)
@@ -101,7 +110,19 @@ class Answerer:
         """RFC 8823 §3.2 item 9: the reply is DKIM-signed, by the site's signer (``relay``) or by us."""
         if settings.dkim == "relay":
             return reply.raw
-        place = (settings.dkim.selector, str(settings.dkim.key_file))
-        if place not in self._signers:
-            self._signers[place] = ReplySigner(settings.dkim.selector, settings.dkim.key_file)
-        return self._signers[place].sign(reply.raw, reply.sender.domain)
+        return self._signer.sign(reply.raw, reply.sender.domain)
+
+
+def load_signer(config: Config) -> ReplySigner:
+    """The signer for every domain whose replies we sign ourselves. Raises SigningKeyUnavailable."""
+    keys = {}
+    for domain, policy in config.policies.items():
+        if isinstance(policy.reply.dkim, DkimKey):
+            file = policy.reply.dkim.key_file
+            try:
+                keys[domain] = SigningKey.from_pem(policy.reply.dkim.selector, file.read_bytes())
+            except OSError as error:
+                raise SigningKeyUnavailable(f"{file}: {error.strerror}") from None
+            except UnusableSigningKey as error:
+                raise SigningKeyUnavailable(f"{file}: {error}") from None
+    return ReplySigner(keys)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import josepy
+import josepy.jwk
 
 from acme_milter import __version__
 from acme_milter.acme.account import Eab
@@ -142,4 +142,6 @@ class Authorities:
 
 def _thumbprint(jwk: Mapping[str, str]) -> str:
     """RFC 7638 with SHA-256, base64url without padding, as RFC 8555 §8.1 wants it."""
-    return base64.urlsafe_b64encode(josepy.JWK.from_json(dict(jwk)).thumbprint()).rstrip(b"=").decode("ascii")
+    key = josepy.jwk.JWKEC.from_json(dict(jwk))
+    assert isinstance(key, josepy.jwk.JWKEC)  # keyd makes account keys of this kind only
+    return base64.urlsafe_b64encode(key.thumbprint()).rstrip(b"=").decode("ascii")

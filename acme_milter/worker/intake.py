@@ -22,20 +22,17 @@ from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_mail
 from acme_milter.protocol.dkim_policy import Verdict
 from acme_milter.protocol.faults import MailFault, MailRefused
-from acme_milter.protocol.mailbox import Mailbox
 from acme_milter.store import audit, challenge_mails, enrollments, outbox
 from acme_milter.store.database import Database
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.dkim_verifier import DkimVerifier
-from acme_milter.worker.terms import terms_of
+from acme_milter.worker.expectations import expectations_of
 
 PATIENCE = 6.0
 """Seconds that a mail may wait here for its order's row (G10's race); the milter hangs up after 8."""
 
 LONGEST_DOUBT = timedelta(minutes=30)
 """Rule T: how long one challenge mail may be put off before it is delivered after all."""
-
-RELEVANT_FOR = gate.CHALLENGE_LIFETIME + timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +143,8 @@ class Intake:
         while True:
             seen = self._orders_known
             try:
-                return gate.match_expectation(mail, self._expectations(mailbox), self._clock())
+                known = expectations_of(self._database, self._config(), mailbox, self._clock())
+                return gate.match_expectation(mail, known, self._clock())
             except Stopped as stopped:
                 remaining = deadline - time.monotonic()
                 if stopped.reason is not Reason.ORDER_NOT_KNOWN_YET or remaining <= 0:
@@ -154,18 +152,6 @@ class Intake:
             with self._orders_changed:
                 # A worker on another host may commit the row, so look again now and then without being told.
                 self._orders_changed.wait_for(lambda: self._orders_known != seen, min(remaining, 0.5))  # noqa: B023 used at once
-
-    def _expectations(self, mailbox: str) -> list[Expectation]:
-        since = self._clock() - RELEVANT_FOR
-        config = self._config()
-        with self._database.read() as connection:
-            return [
-                _expectation(enrollment, challenge_mails.digests_of(connection, enrollment.id), config)
-                for enrollment in enrollments.of_mailbox(connection, mailbox)
-                if enrollment.began_ordering_at is not None
-                and enrollment.began_ordering_at >= since
-                and enrollment.authority in config.authorities
-            ]
 
     def _admit(self, candidate: Candidate, admission: Admission) -> Decision:
         """G23: one transaction holds the challenge mail, the exact reply, the state and the audit record."""
@@ -274,19 +260,3 @@ def _token_or_everything(candidate: Candidate) -> bytes:
         return parse_challenge_mail(candidate.raw, require_auto_submitted=False).token_part1.decoded
     except MailRefused:
         return candidate.raw
-
-
-def _expectation(enrollment: Enrollment, answered: frozenset[bytes], config: Config) -> Expectation:
-    assert enrollment.began_ordering_at is not None
-    sender = None
-    if enrollment.challenge_sender is not None:
-        sender = Mailbox.parse(enrollment.challenge_sender, allow_utf8=True)
-    return Expectation(
-        enrollment_id=enrollment.id,
-        authority=enrollment.authority,
-        state=enrollment.state,
-        sender=sender,
-        began_ordering_at=enrollment.began_ordering_at,
-        answered=answered,
-        terms=terms_of(config.authorities[enrollment.authority]),
-    )

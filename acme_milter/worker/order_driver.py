@@ -13,7 +13,8 @@ from acme_milter.acme.authorization import Authorization
 from acme_milter.acme.client import AcmeClient
 from acme_milter.acme.order import Order
 from acme_milter.acme.problem import AcmeError, ErrorType, Problem, ServerRefused
-from acme_milter.certificate.issued import CertificateRefused, IssuedCertificate, check_issued
+from acme_milter.certificate.issued import IssuedCertificate, check_issued
+from acme_milter.certificate.refusal import CertificateRefused
 from acme_milter.config.schema import Authority, Config
 from acme_milter.enrollment.backoff import poll_delay, reorder_delay
 from acme_milter.enrollment.gate import CHALLENGE_LIFETIME

@@ -15,7 +15,8 @@ from acme_milter.enrollment.backoff import step_delay
 from acme_milter.enrollment.model import OPEN_STATES, Enrollment, State
 from acme_milter.enrollment.state_machine import Deferred, ImpossibleTransition, advance
 from acme_milter.eventlog import Event, log_event, log_exception
-from acme_milter.keys.client import KeydRefused, KeydUnavailable
+from acme_milter.keys.client import KeydUnavailable
+from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store import audit, enrollments, outbox
 from acme_milter.store.database import Database
 from acme_milter.worker.order_driver import OrderDriver, Step

@@ -3,12 +3,11 @@
 
 from acme_milter.config.schema import Authority
 from acme_milter.enrollment.gate import Terms
-from acme_milter.protocol.dkim_policy import HeaderCoverage
 
 
 def terms_of(authority: Authority) -> Terms:
     return Terms(
-        coverage=HeaderCoverage(authority.dkim_headers),
+        coverage=authority.dkim_headers,
         require_auto_submitted=authority.require_auto_submitted,
         reply_to_domains=frozenset(authority.reply_to_domains),
         minimum_rsa_bits=authority.minimum_rsa_bits,

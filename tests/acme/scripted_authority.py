@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ class Say:
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str | None = None
     nonce: bool | str = True
-    fault: str | None = None  # "reset", "cut" (mid-body close), "drip" (a byte at a time, without end)
+    fault: str | None = None  # "reset", "cut" (mid-body close), "drip" and "drip-head" (a byte at a time)
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,10 @@ def _handler_for(authority: ScriptedAuthority) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 socket.close(self.connection.detach())
                 return
+            if say.fault == "drip-head":
+                self._drip(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 60)
+                self.close_connection = True
+                return
             content = say.body if isinstance(say.body, bytes) else json.dumps(say.body).encode()
             self.send_response(say.status)
             if say.nonce:
@@ -291,12 +296,15 @@ def _handler_for(authority: ScriptedAuthority) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(content[: len(content) // 2])
                 self.close_connection = True
             elif say.fault == "drip":
-                for byte in content:
-                    self.wfile.write(bytes([byte]))
-                    self.wfile.flush()
-                    threading.Event().wait(0.05)
+                self._drip(content)
             else:
                 self.wfile.write(content)
+
+        def _drip(self, content: bytes) -> None:
+            for byte in content:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                time.sleep(0.05)
 
         do_GET = do_POST = do_HEAD = _serve  # noqa: N815  # http.server's names
 

@@ -95,10 +95,11 @@ def test_nobody_listening_is_busy_and_says_so(make_network: MakeNetwork, authori
     assert not caught.value.outcome_unknown
 
 
+@pytest.mark.parametrize("fault", ["drip", "drip-head"])
 def test_a_dripping_answer_ends_at_the_timeout(
-    authority: ScriptedAuthority, make_network: MakeNetwork, signer: LocalSigner
+    authority: ScriptedAuthority, make_network: MakeNetwork, signer: LocalSigner, fault: str
 ) -> None:
-    authority.say("/x", Say(b"." * 60, fault="drip"))
+    authority.say("/x", Say(b"." * 60, fault=fault))
     network = make_network(timeout=0.5)
     started = time.monotonic()
     with pytest.raises(ServerBusy, match="timeout") as caught:

@@ -162,8 +162,8 @@ def test_an_answer_that_takes_too_long_is_unavailable_at_the_deadline(tmp_path: 
     with FrameServer(path, 0o600, _echo, threads=1):
         begun = time.monotonic()
         with pytest.raises(PeerUnavailable, match=r"within 0\.1 s"):
-            _ask(path, {"call": "sleep", "seconds": 0.5}, timeout=0.1)
-        assert time.monotonic() - begun < 0.45
+            _ask(path, {"call": "sleep", "seconds": 1.5}, timeout=0.1)
+        assert time.monotonic() - begun < 1.2
 
 
 def test_an_answer_that_comes_late_is_not_taken_for_the_next_calls(tmp_path: Path) -> None:
@@ -242,11 +242,11 @@ def test_a_stop_waits_no_longer_than_the_grace(tmp_path: Path) -> None:
     server = FrameServer(path, 0o600, _echo, threads=1)
     server.start()
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(_ask, path, {"call": "sleep", "seconds": 0.6})
+        answer = pool.submit(_ask, path, {"call": "sleep", "seconds": 1.5})
         time.sleep(0.1)
         begun = time.monotonic()
         server.stop(grace=0.1)
-        assert time.monotonic() - begun < 0.4
+        assert time.monotonic() - begun < 1.2
         with pytest.raises(PeerUnavailable):
             answer.result()
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The whole way on this machine: how fast one challenge is answered, how many mailboxes are enrolled a second.
 
-Everything runs here: test CA, name servers, Postfix with both its queues, DKIM both ways, and acme-milter's three roles.
+Everything runs here: test CA, name servers, Postfix with both its queues, DKIM both ways, acme-milter's three roles.
 """
 
 import os

@@ -17,7 +17,7 @@ from acme_milter.protocol.token import join_token, joining_matters, key_authoriz
 from acme_milter.store import accounts
 from acme_milter.store.challenge_mails import StoredChallengeMail
 from acme_milter.store.outbox import OutboxEntry
-from acme_milter.worker.reply_signing import ReplySigner, SigningKey, UnusableSigningKey
+from acme_milter.worker.reply_signing import ReplySigner, UnusableSigningKey
 from acme_milter.worker.vault import Vault
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ class SigningKeyUnavailable(Exception):
 class Answerer:
     """Needs neither keyd nor the authority: a challenge can be answered while both are away (F-04).
 
-    Making one reads the DKIM keys of ``reply.dkim`` and raises SigningKeyUnavailable: at the start, not at the first mail.
+    Making one reads the keys of ``reply.dkim`` and raises SigningKeyUnavailable: at the start, not at the first mail.
     """
 
     def __init__(self, config: Callable[[], Config], vault: Vault) -> None:
         self._config = config
         self._vault = vault
-        self._signer = load_signer(config())
+        self._signers = load_signers(config())
 
     def answer(
         self,
@@ -110,19 +110,17 @@ class Answerer:
         """RFC 8823 §3.2 item 9: the reply is DKIM-signed, by the site's signer (``relay``) or by us."""
         if settings.dkim == "relay":
             return reply.raw
-        return self._signer.sign(reply.raw, reply.sender.domain)
+        return self._signers[reply.sender.domain].sign(reply.raw, reply.sender.domain)
 
 
-def load_signer(config: Config) -> ReplySigner:
-    """The signer for every domain whose replies we sign ourselves. Raises SigningKeyUnavailable."""
-    keys = {}
+def load_signers(config: Config) -> dict[str, ReplySigner]:
+    """A signer for each domain whose replies we sign ourselves. Raises SigningKeyUnavailable."""
+    signers = {}
     for domain, policy in config.policies.items():
         if isinstance(policy.reply.dkim, DkimKey):
-            file = policy.reply.dkim.key_file
+            settings = policy.reply.dkim
             try:
-                keys[domain] = SigningKey.from_pem(policy.reply.dkim.selector, file.read_bytes())
-            except OSError as error:
-                raise SigningKeyUnavailable(f"{file}: {error.strerror}") from None
+                signers[domain] = ReplySigner(settings.selector, settings.key_file)
             except UnusableSigningKey as error:
-                raise SigningKeyUnavailable(f"{file}: {error}") from None
-    return ReplySigner(keys)
+                raise SigningKeyUnavailable(f"{settings.key_file}: {error}") from None
+    return signers

@@ -256,6 +256,7 @@ def _handler_for(authority: ScriptedAuthority) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 5
+        disable_nagle_algorithm = True
         wbufsize = -1
 
         def setup(self) -> None:

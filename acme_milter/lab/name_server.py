@@ -132,8 +132,9 @@ class NameServer:
         connection, _ = self._tcp.accept()
         with connection, contextlib.suppress(OSError, struct.error):
             connection.settimeout(2.0)
-            (length,) = struct.unpack(">H", connection.recv(2, socket.MSG_WAITALL))
-            answer = self._answer(connection.recv(length, socket.MSG_WAITALL), over_udp=False)
+            with connection.makefile("rb") as stream:
+                (length,) = struct.unpack(">H", stream.read(2))
+                answer = self._answer(stream.read(length), over_udp=False)
             if answer is not None:
                 connection.sendall(struct.pack(">H", len(answer)) + answer)
 
@@ -164,7 +165,10 @@ class NameServer:
                 reply.add_answer(RR(question.q.qname, QTYPE.TXT, rdata=TXT(_strings(text)), ttl=_TTL))
         packed: bytes = reply.pack()
         if over_udp and len(packed) > _room(question):
-            packed = reply.truncate().pack()
+            # Not dnslib's truncate(): it drops the question too, and resolvers then ignore the answer.
+            reply.rr.clear()
+            reply.header.tc = 1
+            packed = reply.pack()
         return packed
 
 

@@ -47,6 +47,12 @@ def _instant(name: str, *, nullable: bool = False) -> sa.Column[datetime]:
     return sa.Column(name, Instant, nullable=nullable)
 
 
+def _reference(name: str, target: str, *, nullable: bool = False, unique: bool = False) -> sa.Column[str]:
+    # Checked at the commit: a step writes its enrollment first, and then the rows that this one points to.
+    key = sa.ForeignKey(target, deferrable=True, initially="DEFERRED")
+    return sa.Column(name, sa.Text, key, nullable=nullable, unique=unique or None)
+
+
 def _integer(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.Integer, nullable=False)
 
@@ -97,7 +103,7 @@ enrollment = sa.Table(
     _integer("attempts"),
     _text("last_error", nullable=True),
     _text("successor_id", nullable=True),
-    sa.Column("key_id", sa.Text, sa.ForeignKey("mailbox_key.id"), nullable=True),
+    _reference("key_id", "mailbox_key.id", nullable=True),
     _instant("began_ordering_at", nullable=True),
     _text("order_url", nullable=True),
     _instant("order_expires_at", nullable=True),
@@ -131,7 +137,7 @@ challenge_mail = sa.Table(
     "challenge_mail",
     metadata,
     _text("id", primary_key=True),
-    sa.Column("enrollment_id", sa.Text, sa.ForeignKey("enrollment.id"), nullable=False),
+    _reference("enrollment_id", "enrollment.id"),
     _blob("token_digest"),  # SHA-256 of token-part1: the token itself is only inside the sealed mail
     _blob("sealed_mail"),
     _text("queue_id", nullable=True),
@@ -147,8 +153,8 @@ outbox = sa.Table(
     "outbox",
     metadata,
     _text("id", primary_key=True),
-    sa.Column("enrollment_id", sa.Text, sa.ForeignKey("enrollment.id"), nullable=False),
-    sa.Column("challenge_mail_id", sa.Text, sa.ForeignKey("challenge_mail.id"), nullable=False, unique=True),
+    _reference("enrollment_id", "enrollment.id"),
+    _reference("challenge_mail_id", "challenge_mail.id", unique=True),
     _text("envelope_sender"),
     _text("envelope_recipient"),
     _text("message_id"),
@@ -172,10 +178,10 @@ certificate = sa.Table(
     "certificate",
     metadata,
     _text("id", primary_key=True),
-    sa.Column("enrollment_id", sa.Text, sa.ForeignKey("enrollment.id"), nullable=False),
+    _reference("enrollment_id", "enrollment.id"),
     _text("address"),
     _text("authority"),
-    sa.Column("key_id", sa.Text, sa.ForeignKey("mailbox_key.id"), nullable=False),
+    _reference("key_id", "mailbox_key.id"),
     _text("serial"),
     _text("issuer"),
     _instant("not_before"),

@@ -89,7 +89,9 @@ def upgrade() -> None:
         sa.Column("certificate_id", sa.Text(), nullable=True),
         sa.Column("lease_owner", sa.Text(), nullable=True),
         sa.Column("lease_until", INSTANT, nullable=True),
-        sa.ForeignKeyConstraint(["key_id"], ["mailbox_key.id"], name=op.f("fk_enrollment_key_id")),
+        sa.ForeignKeyConstraint(
+            ["key_id"], ["mailbox_key.id"], name=op.f("fk_enrollment_key_id"), initially="DEFERRED", deferrable=True
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_enrollment")),
         sqlite_strict=True,
     )
@@ -117,8 +119,16 @@ def upgrade() -> None:
         sa.Column("not_after", INSTANT, nullable=False),
         sa.Column("chain_pem", sa.LargeBinary(), nullable=False),
         sa.Column("stored_at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(["enrollment_id"], ["enrollment.id"], name=op.f("fk_certificate_enrollment_id")),
-        sa.ForeignKeyConstraint(["key_id"], ["mailbox_key.id"], name=op.f("fk_certificate_key_id")),
+        sa.ForeignKeyConstraint(
+            ["enrollment_id"],
+            ["enrollment.id"],
+            name=op.f("fk_certificate_enrollment_id"),
+            initially="DEFERRED",
+            deferrable=True,
+        ),
+        sa.ForeignKeyConstraint(
+            ["key_id"], ["mailbox_key.id"], name=op.f("fk_certificate_key_id"), initially="DEFERRED", deferrable=True
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_certificate")),
         sqlite_strict=True,
     )
@@ -135,7 +145,13 @@ def upgrade() -> None:
         sa.Column("dkim_selector", sa.Text(), nullable=False),
         sa.Column("disposition", sa.Text(), nullable=False),
         sa.Column("accepted_at", INSTANT, nullable=False),
-        sa.ForeignKeyConstraint(["enrollment_id"], ["enrollment.id"], name=op.f("fk_challenge_mail_enrollment_id")),
+        sa.ForeignKeyConstraint(
+            ["enrollment_id"],
+            ["enrollment.id"],
+            name=op.f("fk_challenge_mail_enrollment_id"),
+            initially="DEFERRED",
+            deferrable=True,
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_challenge_mail")),
         sa.UniqueConstraint("enrollment_id", "token_digest", name=op.f("uq_challenge_mail_enrollment_id_token_digest")),
         sqlite_strict=True,
@@ -159,8 +175,20 @@ def upgrade() -> None:
         sa.Column("last_error", sa.Text(), nullable=True),
         sa.Column("lease_owner", sa.Text(), nullable=True),
         sa.Column("lease_until", INSTANT, nullable=True),
-        sa.ForeignKeyConstraint(["challenge_mail_id"], ["challenge_mail.id"], name=op.f("fk_outbox_challenge_mail_id")),
-        sa.ForeignKeyConstraint(["enrollment_id"], ["enrollment.id"], name=op.f("fk_outbox_enrollment_id")),
+        sa.ForeignKeyConstraint(
+            ["challenge_mail_id"],
+            ["challenge_mail.id"],
+            name=op.f("fk_outbox_challenge_mail_id"),
+            initially="DEFERRED",
+            deferrable=True,
+        ),
+        sa.ForeignKeyConstraint(
+            ["enrollment_id"],
+            ["enrollment.id"],
+            name=op.f("fk_outbox_enrollment_id"),
+            initially="DEFERRED",
+            deferrable=True,
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
         sa.UniqueConstraint("challenge_mail_id", name=op.f("uq_outbox_challenge_mail_id")),
         sqlite_strict=True,

@@ -47,11 +47,10 @@ class Knob:
         if self.kind is Kind.TEXT:
             return text
         if self.kind is Kind.WORD:
-            if text in self.words or any(
-                word.endswith(":") and text.startswith(word) and len(text) > len(word) for word in self.words
-            ):
-                return text
-            raise ValueError(text)
+            word, colon, parameter = text.partition(":")
+            if word + colon not in self.words or bool(colon) != bool(parameter):
+                raise ValueError(text)
+            return text
         if self.kind in (Kind.PERCENT, Kind.SWITCH):
             return self._parse_percentage(text)
         number = float(text) if self.kind is Kind.SECONDS else int(text)

@@ -81,7 +81,7 @@ async def _run(options: Options) -> None:
         server.should_exit = True
         await mx.stop()
         dns_transport.close()
-        await asyncio.gather(serving, asyncio.to_thread(outgoing.stop))
+        await asyncio.gather(_ended(serving, connections), asyncio.to_thread(outgoing.stop))
 
 
 def _open_office(options: Options, port: int) -> Office:
@@ -109,6 +109,14 @@ async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
             await serving
             raise OSError("the HTTPS server did not start")
         await asyncio.sleep(0.01)
+
+
+async def _ended(serving: asyncio.Task[None], connections: OpenConnections) -> None:
+    """Let answers under way go out, then cut what is still open."""
+    while not serving.done():
+        await asyncio.wait([serving], timeout=0.3)
+        connections.cut_all()
+    await serving
 
 
 def _announce(office: Office, mx_port: int, dns_port: int) -> None:

@@ -130,6 +130,11 @@ class OpenConnections:
         if transport is not None:
             transport.abort()
 
+    def cut_all(self) -> None:
+        """Abort every connection. A TLS client that does not read would keep an orderly close waiting."""
+        for transport in list(self.transports.values()):
+            transport.abort()
+
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager

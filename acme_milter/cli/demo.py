@@ -32,6 +32,7 @@ DOMAINS = {
 FORGED_TO = "grace@org.example"
 FOREIGN_TO = "victor@branch.example"
 TIMEOUT = 120.0
+TABLE_WIDTH = 124
 
 
 @click.command()
@@ -44,7 +45,9 @@ def demo(context: click.Context, keep: bool) -> None:
             "demo: Postfix starts only as root; run this as root (nothing outside one directory is changed)", err=True
         )
         context.exit(ExitCode.PERMISSION)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(highlight=False)
+    if console.width < TABLE_WIDTH:
+        console = Console(highlight=False, width=TABLE_WIDTH)  # a wrapped line says more than one cut short
     directory = Path(tempfile.mkdtemp(prefix="acme-milter-demo-"))
     console.print(
         f"A private Postfix, OpenDKIM, a name server and a test CA start on the loopback, all of it in {directory}.\n"

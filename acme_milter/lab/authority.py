@@ -74,10 +74,10 @@ class AuthorityLab:
             wait_until(
                 lambda: self._ready_file.exists() or not self._process.running, "the test CA", timeout=START_TIMEOUT
             )
-            if not self._process.running:
-                raise ProcessFault("the test CA ended at once")
         except ProcessFault as fault:
             raise ProcessFault(f"{fault}\n{self._process.log_tail()}") from None
+        if not self._process.running:
+            raise ProcessFault(f"the test CA ended at once\n{self._process.log_tail()}")
         self._ready = json.loads(self._ready_file.read_text(encoding="utf-8"))
 
     def stop(self) -> None:

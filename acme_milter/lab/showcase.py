@@ -82,7 +82,7 @@ def judge(lab: Lab, traffic: Traffic, rows: Sequence[Overview], forged_to: str, 
     issued = [row for row in rows if row.state is State.ACTIVE]
     intact, unexpected = _inspect_inboxes(lab, traffic, {forged_to: 1, foreign_to: 1})
     replies = lab.authority.history("reply-received")
-    answered = {str(reply.get("from", reply.get("sender", ""))) for reply in replies}
+    answered = {str(reply["sender"]) for reply in replies}
     total = sum(len(mails) for mails in traffic.sent.values())
     return [
         Finding("every mailbox has its certificate", len(issued) == len(lab.addresses), f"{len(issued)} issued"),

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The whole way on the loopback: test CA, Postfix, name server, a signer, and acme-milter's own roles, all real."""
 
+import contextlib
 import json
+import os
+import signal
 import smtplib
 import socket
 import subprocess
@@ -31,7 +34,8 @@ class Lab:
     """A mail system in ``directory``, for the mailboxes of ``domains`` (domain → local parts).
 
     ``reply_dkim``: "relay" has OpenDKIM sign the replies in Postfix, "own" has acme-milter sign them. ``authority``,
-    ``defaults`` and ``sections`` add to, or replace, what the configuration file says. ``knobs`` are the test CA's.
+    ``defaults`` and ``sections`` add to, or replace, what the configuration file says. ``more_authorities`` are further
+    names for the same CA, with settings of their own; ``policies`` are what differs for a domain; ``knobs`` the CA's.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class Lab:
         authority: Mapping[str, object] | None = None,
         defaults: Mapping[str, object] | None = None,
         sections: Mapping[str, Mapping[str, object]] | None = None,
+        more_authorities: Mapping[str, Mapping[str, object]] | None = None,
+        policies: Mapping[str, Mapping[str, object]] | None = None,
         knobs: Mapping[str, object] | None = None,
         testca_options: Mapping[str, Any] | None = None,
         postfix_options: Mapping[str, Any] | None = None,
@@ -55,6 +61,8 @@ class Lab:
         self._authority_settings = dict(authority or {})
         self._defaults = dict(defaults or {})
         self._sections = dict(sections or {})
+        self._more_authorities = dict(more_authorities or {})
+        self._policies = dict(policies or {})
         self._knobs = dict(knobs or {})
         self._testca_options = dict(testca_options or {})
         self._postfix_options = dict(postfix_options or {})
@@ -118,6 +126,20 @@ class Lab:
             self.roles.kill()
         else:
             self.roles.stop()
+
+    def kill_role(self, name: str) -> None:
+        """SIGKILL to one role, as a crash would; `run` starts it again."""
+        os.kill(self.pid_of(name), signal.SIGKILL)
+
+    def pid_of(self, name: str) -> int:
+        """The process of a role (milter, worker, keyd); raises ProcessFault when it is not running."""
+        wanted = self.command(name)[1:]
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if (process / "cmdline").read_bytes().decode().split("\0")[1:-1] == wanted:
+                        return int(process.name)
+        raise ProcessFault(f"{name} is not running\n{self.roles.log_tail(20)}")
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "acme_milter", "--config", str(self.config_path), *arguments]
@@ -216,15 +238,17 @@ class Lab:
             "keys": {"wrapping_key": {"file": str(wrapping_key)}, "socket": str(run / "keyd.sock")},
             "dns": {"nameservers": [f"127.0.0.1:{self.authority.dns_port}"]},
             "authorities": {
-                AUTHORITY: {
+                name: {
                     "directory": self.authority.directory_url,
                     "ca_bundle": str(self.authority.ca_bundle),
                     "contact": [f"postmaster@{next(iter(self.domains))}"],
                     "agree_tos": True,
-                    **self._authority_settings,
+                    **settings,
                 }
+                for name, settings in {AUTHORITY: self._authority_settings, **self._more_authorities}.items()
             },
             "defaults": {
+                "authorities": [AUTHORITY],
                 "certificate": {"key": "p256"},
                 "reply": {
                     "host": "127.0.0.1",
@@ -234,7 +258,10 @@ class Lab:
                 **self._defaults,
             },
             "domains": {
-                domain: {"mailboxes": {"list": [f"{name}@{domain}" for name in names]}}
+                domain: {
+                    "mailboxes": {"list": [f"{name}@{domain}" for name in names]},
+                    **self._policies.get(domain, {}),
+                }
                 for domain, names in self.domains.items()
             },
         }

@@ -166,9 +166,13 @@ def test_what_is_leased_or_not_due_is_not_offered(database: Database) -> None:
 
 
 def test_nothing_of_a_broken_transaction_remains(database: Database) -> None:
-    with pytest.raises(RuntimeError), database.write() as connection:
-        enrollments.open_new(connection, address="x@x.example", authority="ca", now=NOW)
-        raise RuntimeError
+    def break_half_way() -> None:
+        with database.write() as connection:
+            enrollments.open_new(connection, address="x@x.example", authority="ca", now=NOW)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_half_way()
     with database.read() as connection:
         assert enrollments.of_mailbox(connection, "x@x.example") == []
 

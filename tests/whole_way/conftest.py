@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One laboratory for all calm tests of a session; each test takes mailboxes nobody has used before."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from acme_milter.lab.system import Lab
+
+MAILBOXES = 120
+POST_FIRST = "postfirst.example"
+AUTO = "auto.example"
+OBSERVED = "observed.example"
+KEPT = "kept.example"
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    names = [f"user{number}" for number in range(MAILBOXES)]
+    few = names[:10]
+    with Lab(
+        tmp_path_factory.mktemp("lab"),
+        domains={"org.example": names, POST_FIRST: few, AUTO: few, OBSERVED: few, KEPT: few},
+        reply_dkim="relay",
+        more_authorities={
+            "post-first": {"challenge_trigger": "post-first"},
+            "auto": {"challenge_trigger": "auto", "auto_post_after": "1s"},
+        },
+        policies={
+            POST_FIRST: {"authorities": ["post-first"]},
+            AUTO: {"authorities": ["auto"]},
+            OBSERVED: {"mode": "observe"},
+            KEPT: {"on_success": "deliver"},
+        },
+        testca_options={"options": ["--first-pause", "0.3"]},
+        postfix_options={"aliases": {"alias@org.example": ["user0@org.example", "user1@org.example"]}},
+    ) as running:
+        yield running
+
+
+_numbers = itertools.count(2)  # user0 and user1 belong to the alias
+
+
+@pytest.fixture
+def fresh(lab: Lab) -> Iterator[Callable[[], str]]:
+    """Hands out unused mailboxes of org.example; the CA is calm again after the test."""
+    yield lambda: f"user{next(_numbers)}@org.example"
+    lab.authority.reset_knobs()
+
+
+@pytest.fixture
+def mailbox(fresh: Callable[[], str]) -> str:
+    return fresh()
+
+
+@pytest.fixture
+def own_lab(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
+    """Makes laboratories for tests that break things; each is stopped at the end."""
+    made: list[Lab] = []
+
+    def make(mailboxes: int = 1, **options: object) -> Lab:
+        names = [f"user{number}" for number in range(mailboxes)]
+        options.setdefault("reply_dkim", "own")
+        lab = Lab(tmp_path / f"lab{len(made)}", domains={"org.example": names}, **options)  # type: ignore[arg-type]
+        made.append(lab)
+        lab.start()
+        return lab
+
+    yield make
+    for lab in made:
+        lab.stop()

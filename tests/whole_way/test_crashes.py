@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""kill -9 at every state: after the restart each enrollment goes on to its certificate, with one reply."""
+
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import State
+from acme_milter.lab.processes import wait_until
+from acme_milter.lab.system import Lab
+from acme_milter.store.schema import enrollment
+
+SLOW = {
+    State.PLANNED: {"SLOW": 1.5},
+    State.ORDERING: {"SLOW": 1.5},
+    State.AWAITING_MAIL: {"MAIL_DELAY": 1.5},
+    State.REPLIED: {},
+    State.VALIDATING: {"SLOW": 1.5},
+    State.FINALIZING: {"FINALIZE_ASYNC": 100, "FINALIZE_POLLS": 1},
+    State.ISSUED: {"SLOW": 1.5},
+}
+
+
+def state_of(lab: Lab, address: str) -> State | None:
+    engine = sa.create_engine(lab.config.store.url)
+    try:
+        with engine.connect() as connection:
+            found = connection.execute(sa.select(enrollment.c.state).where(enrollment.c.address == address)).scalar()
+    finally:
+        engine.dispose()
+    return None if found is None else State(found)
+
+
+@pytest.mark.parametrize("state", SLOW)
+@pytest.mark.parametrize("role", ["worker", "keyd"])
+def test_a_role_that_is_killed_in_a_state_loses_nothing(own_lab: Callable[..., Lab], state: State, role: str) -> None:
+    post_delay = "2s" if state is State.REPLIED else "0s"
+    lab = own_lab(knobs=SLOW[state], authority={"post_delay": post_delay})
+    address = lab.addresses[0]
+    lab.run_command("enroll", address)
+    wait_until(lambda: state_of(lab, address) is state, f"state {state}", timeout=20, pause=0.002)
+    lab.kill_role(role)
+    lab.authority.reset_knobs()
+    (row,) = lab.enroll(address, timeout=40)
+    assert row["state"] == "active", row
+    replies = lab.authority.history("reply-received")
+    assert len({reply["sha256"] for reply in replies}) == 1
+    assert len(replies) <= 2
+    assert lab.postfix.inbox(address) == []
+
+
+def test_everything_killed_at_once_goes_on_after_a_restart(own_lab: Callable[..., Lab]) -> None:
+    lab = own_lab(mailboxes=12, knobs={"MAIL_REORDER": 100})
+    lab.run_command("enroll", *lab.addresses)
+    wait_until(lambda: "challenge-accepted" in lab.log_text(), "the first answer", timeout=20)
+    lab.stop_roles(kill=True)
+    lab.start_roles()
+    rows = lab.enroll(*lab.addresses, timeout=110)
+    # A challenge that arrived while everything was dead was delivered, as it must be; its order is tried again later.
+    waiting = {row["address"] for row in rows if row["state"] != "active"}
+    delivered = {address for address in lab.addresses if lab.postfix.inbox(address)}
+    assert waiting <= delivered
+    replies = [reply["sender"] for reply in lab.authority.history("reply-received")]
+    assert all(replies.count(address) <= 2 for address in lab.addresses)
+
+
+def test_mail_flows_while_every_role_is_dead(own_lab: Callable[..., Lab]) -> None:
+    lab = own_lab()
+    address = lab.addresses[0]
+    lab.stop_roles(kill=True)
+    lab.send(b"From: a@b.example\r\nSubject: hello\r\n\r\nhi\r\n", "a@b.example", address)
+    assert len(lab.wait_for_mail(address)) == 1
+
+
+def test_a_candidate_is_put_off_while_the_worker_is_dead_and_ordinary_mail_flows(own_lab: Callable[..., Lab]) -> None:
+    lab = own_lab(knobs={"MAIL_DELAY": 2}, testca_options={"options": ["--first-pause", "0.5"]})
+    address = lab.addresses[0]
+    lab.run_command("enroll", address)
+    wait_until(lambda: state_of(lab, address) is State.AWAITING_MAIL, "the order", timeout=20)
+    for _ in range(30):  # dead for as long as the mail is tried for the first time
+        lab.kill_role("worker")
+        if lab.authority.history("mail-deferred", wait=0.2):
+            break
+        wait_until(lambda: _is_running(lab), "the worker to be started again", timeout=40)
+    lab.send(b"From: a@b.example\r\nSubject: hello\r\n\r\nhi\r\n", "a@b.example", address)
+    (row,) = lab.enroll(address, timeout=60)
+    assert row["state"] == "active", row
+    assert len(lab.wait_for_mail(address)) == 1
+
+
+def _is_running(lab: Lab) -> bool:
+    try:
+        lab.pid_of("worker")
+    except Exception:  # noqa: BLE001 not running is the answer, whatever its reason
+        return False
+    return True

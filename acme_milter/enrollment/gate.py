@@ -89,6 +89,15 @@ CONDITION_OF = {
 }
 """The condition that each fault of a mail's own form belongs to."""
 
+_NOBODYS_ALARM = frozenset(
+    {
+        MailFault.HEADER_BLOCK_TOO_LARGE,
+        MailFault.TOO_MANY_HEADERS,
+        MailFault.HEADER_CONTROL_CHARACTER,
+        MailFault.SUBJECT_NOT_CHALLENGE,
+    }
+)
+
 
 class Reason(enum.StrEnum):
     """Why a mail was stopped, where the mail's own form is not the reason (those are ``MailFault``)."""
@@ -246,6 +255,5 @@ def check_answers(mail: ChallengeMail, expected: Expectation) -> None:
 
 def stopped_by(refused: MailRefused) -> Stopped:
     """Give the mail's own fault its condition. Not being a challenge at all is nobody's alarm."""
-    quiet = refused.fault in {MailFault.SUBJECT_NOT_CHALLENGE, MailFault.HEADER_BLOCK_TOO_LARGE}
-    outcome = Outcome.DELIVER if quiet else Outcome.DELIVER_AND_ALERT
+    outcome = Outcome.DELIVER if refused.fault in _NOBODYS_ALARM else Outcome.DELIVER_AND_ALERT
     return Stopped(CONDITION_OF[refused.fault], outcome, refused.fault, refused.detail)

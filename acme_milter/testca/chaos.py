@@ -3,7 +3,7 @@
 
 import difflib
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from acme_milter.testca.knobs import KNOBS, KnobError, KnobValue
 
@@ -14,16 +14,32 @@ def parse_knob(name: str, value: object) -> tuple[str, KnobValue]:
     if knob is None:
         near = difflib.get_close_matches(name.upper(), KNOBS, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise KnobError(f"{name}: no such knob{hint}; there are {', '.join(sorted(KNOBS))}")
+        raise KnobError(f"{name}: no such knob{hint}; there are {', '.join(sorted(KNOBS))}, and ALL")
     return knob.name, knob.parse(value)
 
 
-def parse_setting(text: str) -> tuple[str, KnobValue]:
-    """Parse `NAME=VALUE` of the command line; KnobError."""
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise KnobError(f"{text}: write NAME=VALUE")
-    return parse_knob(name, value)
+def parse_knobs(settings: Mapping[str, object]) -> dict[str, KnobValue]:
+    """Parse several settings; `ALL` stands for every percentage and switch but CRASH. KnobError."""
+    values: dict[str, KnobValue] = {}
+    for name, value in settings.items():
+        if name.strip().upper() == "ALL":
+            values |= {knob.name: knob.parse(value) for knob in KNOBS.values() if knob.chance and knob.name != "CRASH"}
+    for name, value in settings.items():
+        if name.strip().upper() != "ALL":
+            knob_name, parsed = parse_knob(name, value)
+            values[knob_name] = parsed
+    return values
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, KnobValue]:
+    """Parse `NAME=VALUE` words of the command line; KnobError."""
+    settings = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign:
+            raise KnobError(f"{text}: write NAME=VALUE")
+        settings[name] = value
+    return parse_knobs(settings)
 
 
 class Chaos:
@@ -42,8 +58,7 @@ class Chaos:
 
     def set(self, values: Mapping[str, object]) -> None:
         """Set several knobs, all or none; KnobError."""
-        parsed = dict(parse_knob(name, value) for name, value in values.items())
-        self._values.update(parsed)
+        self._values.update(parse_knobs(values))
 
     def reset(self) -> None:
         """Bring every knob back to its calm default."""

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from acme_milter.testca.chaos import parse_knob
+from acme_milter.testca.chaos import parse_knobs
 from acme_milter.testca.exchange import Desk
 from acme_milter.testca.history import Happening
 from acme_milter.testca.knobs import KNOBS, KnobError
@@ -62,7 +62,7 @@ def chaos_page(desk: Desk) -> Page:
                 chaos.set(document)
             except ValueError as error:
                 return _refused(str(error))
-            changed = dict(parse_knob(name, value) for name, value in document.items())
+            changed = parse_knobs(document)
             desk.office.history.add(Happening.CHAOS, knobs=changed)
         elif request.method == "DELETE":
             chaos.reset()

@@ -101,9 +101,10 @@ class Answer:
 Handler = Callable[[Desk, Call], Awaitable[Answer]]
 
 
-def retry_after(office: Office) -> list[tuple[str, str]]:
+def retry_after(office: Office, seconds: int | None = None) -> list[tuple[str, str]]:
     """Return a Retry-After header in the form of knob RETRY_AFTER (RFC 9110 §10.2.3)."""
-    form, seconds = office.chaos.word("RETRY_AFTER"), office.chaos.number("RETRY_AFTER_SECONDS")
+    form = office.chaos.word("RETRY_AFTER")
+    seconds = office.chaos.number("RETRY_AFTER_SECONDS") if seconds is None else seconds
     text = {
         "int": str(seconds),
         "date": format_datetime(office.clock() + timedelta(seconds=seconds), usegmt=True),

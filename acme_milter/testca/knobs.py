@@ -35,6 +35,11 @@ class Knob:
     low: float = 0
     high: float = math.inf
 
+    @property
+    def chance(self) -> bool:
+        """It is thrown dice for."""
+        return self.kind in (Kind.PERCENT, Kind.SWITCH)
+
     def parse(self, value: object) -> KnobValue:
         """Return the value in its own type; KnobError naming what is valid."""
         text = {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value).strip()
@@ -51,7 +56,7 @@ class Knob:
             if word + colon not in self.words or bool(colon) != bool(parameter):
                 raise ValueError(text)
             return text
-        if self.kind in (Kind.PERCENT, Kind.SWITCH):
+        if self.chance:
             return self._parse_percentage(text)
         number = float(text) if self.kind is Kind.SECONDS else int(text)
         if not self.low <= number <= self.high:

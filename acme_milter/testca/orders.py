@@ -58,33 +58,14 @@ def refuse_by_rate(office: Office) -> None:
 
 async def new_order(desk: Desk, call: Call) -> Answer:
     """RFC 8555 §7.4."""
-    office, account, payload = desk.office, call.owner(), call.document()
+    office, account = desk.office, call.owner()
     refuse_by_rate(office)
-    addresses = _identifiers(office, payload.get("identifiers"))
-    profile = payload.get("profile", DEFAULT_PROFILE)
-    if not isinstance(profile, str) or profile not in PROFILES:
-        raise ProblemError("invalidProfile", f"there are the profiles {', '.join(PROFILES)}")
-    not_before, not_after = _instant(payload, "notBefore"), _instant(payload, "notAfter")
-    start = not_before or office.clock()
-    if not_after is not None and not start < not_after <= start + LONGEST:
-        raise ProblemError("malformed", "notAfter is before notBefore or too far away")
-    replaces = _replaces(office, account, payload.get("replaces"), addresses)
-    names = tuple(str(address) for address in addresses)
-    open_order = _open_order(office, account, names, profile) if office.chaos.strikes("ORDERREUSE") else None
+    order = _asked(office, account, call.document())
+    open_order = _open_order(office, account, order) if office.chaos.strikes("ORDERREUSE") else None
     if open_order is not None:
         return _answer(office, open_order, 201)
-    authorizations = [_authorization(desk, account, name) for name in names]
-    order = Order(
-        name=fresh_name(),
-        account=account.name,
-        identifiers=names,
-        authorizations=tuple(one.name for one in authorizations),
-        expires=office.clock() + timedelta(seconds=office.chaos.seconds("ORDER_LIFETIME")),
-        profile=profile,
-        not_before=not_before,
-        not_after=not_after,
-        replaces=replaces,
-    )
+    authorizations = [_authorization(desk, account, identifier) for identifier in order.identifiers]
+    order.authorizations = tuple(one.name for one in authorizations)
     office.ledger.orders[order.name] = order
     account.orders.append(order.name)
     for one in authorizations:
@@ -94,16 +75,39 @@ async def new_order(desk: Desk, call: Call) -> Answer:
         Happening.ORDER,
         order=order.name,
         account=account.name,
-        identifiers=list(names),
+        identifiers=list(order.identifiers),
         authorizations=list(order.authorizations),
-        profile=profile,
-        replaces=replaces,
+        profile=order.profile,
+        replaces=order.replaces,
     )
     if office.chaos.word("MAIL_AT") == "neworder":
         for one in authorizations:
             if one.status is Status.PENDING:
                 await desk.postroom.send_challenge(one)
     return _answer(office, order, 201)
+
+
+def _asked(office: Office, account: Account, payload: Mapping[str, object]) -> Order:
+    """Return the order a payload asks for, not yet in the books and without authorizations."""
+    addresses = _identifiers(office, payload.get("identifiers"))
+    profile = payload.get("profile", DEFAULT_PROFILE)
+    if not isinstance(profile, str) or profile not in PROFILES:
+        raise ProblemError("invalidProfile", f"there are the profiles {', '.join(PROFILES)}")
+    not_before, not_after = _instant(payload, "notBefore"), _instant(payload, "notAfter")
+    start = not_before or office.clock()
+    if not_after is not None and not start < not_after <= start + LONGEST:
+        raise ProblemError("malformed", "notAfter is before notBefore or too far away")
+    return Order(
+        name=fresh_name(),
+        account=account.name,
+        identifiers=tuple(str(address) for address in addresses),
+        authorizations=(),
+        expires=office.clock() + timedelta(seconds=office.chaos.seconds("ORDER_LIFETIME")),
+        profile=profile,
+        not_before=not_before,
+        not_after=not_after,
+        replaces=_replaces(office, account, payload.get("replaces"), addresses),
+    )
 
 
 def _identifiers(office: Office, identifiers: object) -> list[Address]:
@@ -163,11 +167,12 @@ def _replaces(office: Office, account: Account, value: object, addresses: list[A
     return str(value)
 
 
-def _open_order(office: Office, account: Account, names: tuple[str, ...], profile: str) -> Order | None:
+def _open_order(office: Office, account: Account, wanted: Order) -> Order | None:
     for name in reversed(account.orders):
         order = office.ledger.orders[name]
         refresh_order(office, order)
-        if order.identifiers == names and order.profile == profile and order.status in (Status.PENDING, Status.READY):
+        same = order.identifiers == wanted.identifiers and order.profile == wanted.profile
+        if same and order.status in (Status.PENDING, Status.READY):
             return order
     return None
 

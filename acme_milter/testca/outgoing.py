@@ -88,8 +88,9 @@ class Outgoing:
                 if client.sock is not None:
                     # Wakes a thread that waits for an answer; closing alone would not.
                     cut(client.sock)
+        deadline = time.monotonic() + 1.0
         for thread in self._threads:
-            thread.join(1.0)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def submit(self, parcel: Parcel, *, delay: float = 0.0) -> None:
         """Queue a mail for its first attempt after `delay` seconds."""

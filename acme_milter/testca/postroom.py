@@ -76,7 +76,7 @@ class Postroom:
         if chaos.strikes("MAIL_FOREIGN"):
             foreign = self._letter(self.sender_address(fresh_name()), authorization.identifier)
             self._queue(foreign, chaos, {"foreign": True})
-        about = {"authorization": authorization.name, "order": self._orders(authorization)}
+        about = {"authorization": authorization.name, "orders": self._orders(authorization)}
         if chaos.strikes("MAIL_LOSS"):
             raw = compose_challenge(letter, self._office.dkim_keys, chaos)
             self._office.history.add(Happening.MAIL_LOST, raw=raw, recipient=letter.recipient, **about)

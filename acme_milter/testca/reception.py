@@ -32,7 +32,18 @@ class Reception:
     def __init__(self, office: Office) -> None:
         self._office = office
 
-    # The hook's name and its arguments are aiosmtpd's.
+    # The hooks' names and their arguments are aiosmtpd's.
+    async def handle_RCPT(  # noqa: N802
+        self, _server: Any, _session: Any, envelope: Any, address: str, options: list[str]
+    ) -> str:
+        """Take mail for the CA's own domains only: a reply sent elsewhere must not count."""
+        domain = self._office.options.domain
+        if address.rpartition("@")[2].lower() not in (domain, f"replies.{domain}", "elsewhere.example"):
+            return "550 5.7.1 Relaying denied"
+        envelope.rcpt_tos.append(address)
+        envelope.rcpt_options.extend(options)
+        return "250 2.1.5 OK"
+
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
         """Judge a mail before it is acknowledged, so that "250" means "decided"."""
         raw: bytes = envelope.content

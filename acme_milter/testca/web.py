@@ -33,6 +33,7 @@ from acme_milter.testca.office import Office
 from acme_milter.testca.pki import Pki
 from acme_milter.testca.problem import ProblemError
 
+_RENEWAL_INFO_SECONDS = 6 * 3600
 _RESOURCES: tuple[tuple[str, Handler, SignedBy], ...] = (
     ("/new-account", accounts.new_account, SignedBy.KEY),
     ("/account/{name}", accounts.account, SignedBy.ACCOUNT),
@@ -82,9 +83,8 @@ def application(desk: Desk, records: Mapping[str, list[str]]) -> Starlette:
 
     async def renewal_info(request: Request) -> Response:
         try:
-            answer = Answer(
-                certificates.renewal_information(office, request.path_params["identity"]), headers=retry_after(office)
-            )
+            window = certificates.renewal_information(office, request.path_params["identity"])
+            answer = Answer(window, headers=retry_after(office, _RENEWAL_INFO_SECONDS))
         except ProblemError as problem:
             answer = problem_answer(problem)
         return finished(office, answer)

@@ -43,6 +43,7 @@ class Organization:
     def __init__(self) -> None:
         self._boxes: dict[str, queue.Queue[bytes]] = {}
         self.answers: list[str] = []
+        self.senders: list[str] = []
         self.rsa_key = rsa.generate_private_key(65537, 2048)
         self.ed25519_key = ed25519.Ed25519PrivateKey.generate()
         self.txt = {f"rsa._domainkey.{DOMAIN}": self._rsa_record(), f"ed._domainkey.{DOMAIN}": self._ed25519_record()}
@@ -54,7 +55,9 @@ class Organization:
 
     def start(self) -> None:
         self.server = self.loop.run_until_complete(
-            self.loop.create_server(lambda: SMTP(self, hostname="mx", loop=self.loop), "127.0.0.1", 0)
+            self.loop.create_server(
+                lambda: SMTP(self, hostname="mx", loop=self.loop, enable_SMTPUTF8=True), "127.0.0.1", 0
+            )
         )
         self.thread.start()
         self.dns.start_thread()
@@ -93,6 +96,7 @@ class Organization:
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802 - aiosmtpd's name
         if self.answers:
             return self.answers.pop(0)
+        self.senders.append(envelope.mail_from)
         for recipient in envelope.rcpt_tos:
             self.box(recipient).put(envelope.content)
         return "250 2.0.0 queued as 4f00BA"

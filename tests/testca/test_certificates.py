@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Finalize, download, revocation, renewal information."""
 
+import smtplib
 from datetime import datetime
 
 import pytest
@@ -9,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.testca.conftest import Enrollment, RunningCa
+from tests.testca.organization import make_reply
 from tests.testca.small_acme import b64, make_csr
 from tests.testca.test_http_rules import problem
 
@@ -82,6 +84,27 @@ def test_rsa_keys_encipher(enrollment: Enrollment) -> None:
 
 
 def test_a_non_ascii_local_part_goes_into_smtp_utf8_mailbox(ca: RunningCa, enrollment: Enrollment) -> None:
+    enrollment.address = "jörg@org.example"
+    enrollment.place()
+    enrollment.fetch_authorization()
+    mail = enrollment.receive()
+    reply = ca.organization.sign(make_reply(mail, enrollment.digest(mail), sender=enrollment.address))
+    with smtplib.SMTP("127.0.0.1", ca.announced["mx_port"], timeout=10) as session:
+        session.ehlo()
+        session.mail(enrollment.address, ["SMTPUTF8"])
+        session.rcpt(enrollment.sender)
+        assert session.data(reply)[0] == 250
+    assert enrollment.verdict()["faults"] == []
+    utf8 = enrollment.address.encode()
+    name = x509.OtherName(x509.ObjectIdentifier("1.3.6.1.5.5.7.8.9"), b"\x0c" + bytes([len(utf8)]) + utf8)
+    assert problem(enrollment.finalize(make_csr("joerg@org.example"))) == "badCSR"
+    answer = enrollment.finalize(make_csr(names=[name]))
+    leaf = x509.load_pem_x509_certificate(enrollment.client.post(answer.json()["certificate"]).content)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert (list(names.value), names.critical, len(list(leaf.subject))) == ([name], True, 0)
+
+
+def test_a_domain_is_kept_in_a_labels(enrollment: Enrollment) -> None:
     enrollment.address = "jörg@Bücher.example"
     order = enrollment.place()
     assert order["identifiers"] == [{"type": "email", "value": "jörg@xn--bcher-kva.example"}]
@@ -154,12 +177,16 @@ def test_an_account_with_all_authorizations_revokes(ca: RunningCa, enrollment: E
     successor.close()
 
 
-def test_renewal_information_is_read_without_an_account(ca: RunningCa, enrollment: Enrollment) -> None:
-    leaf = issue(enrollment)
+def renewal_identity(leaf: x509.Certificate) -> str:
     authority = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
     assert authority is not None
     serial = leaf.serial_number.to_bytes(leaf.serial_number.bit_length() // 8 + 1, "big")
-    identity = f"{b64(authority)}.{b64(serial)}"
+    return f"{b64(authority)}.{b64(serial)}"
+
+
+def test_renewal_information_is_read_without_an_account(ca: RunningCa, enrollment: Enrollment) -> None:
+    leaf = issue(enrollment)
+    identity = renewal_identity(leaf)
     url = f"{enrollment.client.directory['renewalInfo']}/{identity}"
     answer = ca.session.get(url)
     assert answer.headers["Retry-After"]

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Knobs and the control face: faults strike when asked for, never otherwise, and a wrong name is told."""
 
-import base64
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import requests
 from click.testing import CliRunner
+from cryptography import x509
 
 from acme_milter.cli import testca as face
-from tests.testca.conftest import Enrollment, RunningCa
-from tests.testca.organization import make_reply
+from tests.testca.conftest import Enrollment, RunningCa, start_ca
+from tests.testca.organization import Organization
 from tests.testca.small_acme import SmallAcme
-from tests.testca.test_challenge_mail import verifies
+from tests.testca.test_certificates import renewal_identity
 from tests.testca.test_http_rules import problem
 
 
@@ -31,14 +33,23 @@ from tests.testca.test_http_rules import problem
     ],
 )
 def test_a_wrong_knob_on_the_command_line_is_a_usage_error(setting: str, told: str) -> None:
-    command = ["--smtp-target", "127.0.0.1:25", "--state-dir", "/nowhere", "--reply-dkim", "off", "--chaos", setting]
+    command = [
+        "--smtp-target",
+        "127.0.0.1:25",
+        "--state-dir",
+        "/dev/null/state",
+        "--reply-dkim",
+        "off",
+        "--chaos",
+        setting,
+    ]
     result = CliRunner().invoke(face.testca, command)
     assert result.exit_code == 2
     assert told in result.output
 
 
 def test_replies_cannot_be_verified_without_a_resolver() -> None:
-    result = CliRunner().invoke(face.testca, ["--smtp-target", "127.0.0.1:25", "--state-dir", "/nowhere"])
+    result = CliRunner().invoke(face.testca, ["--smtp-target", "127.0.0.1:25", "--state-dir", "/dev/null/state"])
     assert (result.exit_code, "--resolver" in result.output) == (2, True)
 
 
@@ -146,169 +157,39 @@ def test_a_deactivated_authorization_ends_its_order(enrollment: Enrollment) -> N
     assert enrollment.order()["status"] == "invalid"
 
 
-def test_the_mail_can_precede_the_answer_to_new_order(ca: RunningCa, enrollment: Enrollment) -> None:
-    ca.chaos(MAIL_AT="neworder", MAIL_BEFORE_HTTP="on")
-    enrollment.place()
-    assert not ca.organization.box(enrollment.address).empty()
-    enrollment.fetch_authorization()
-    enrollment.receive()
-    assert ca.organization.box(enrollment.address).empty()
+def test_all_sets_every_chance_but_the_crash(ca: RunningCa) -> None:
+    values = ca.chaos(ALL=5, MAIL_LOSS=0).json()["values"]
+    assert (values["NONCEREJECT"], values["MATCH_BY_FROM"], values["MAIL_LOSS"], values["CRASH"]) == (5, 5, 0, 0)
+    assert values["DKIM"] == "good"
 
 
-def test_the_mail_can_wait_for_the_post(ca: RunningCa, enrollment: Enrollment) -> None:
-    ca.chaos(MAIL_AT="post")
-    enrollment.place()
-    enrollment.fetch_authorization()
-    assert ca.organization.box(enrollment.address).empty()
-    assert enrollment.client.post(enrollment.challenge, {}).json()["status"] == "processing"
-    enrollment.answer(enrollment.receive())
-    assert enrollment.challenge_state()["status"] == "valid"
+def test_a_crash_loses_the_memory_after_the_effect(tmp_path: Path, organization: Organization) -> None:
+    running = start_ca(tmp_path, organization, "--chaos", "CRASH=on")
+    stranger = running.client()
+    with pytest.raises(requests.ConnectionError):
+        stranger.register()
+    assert running.process.wait(5) == 70
+    stranger.close()
+    running.stop()
 
 
-def test_an_early_post_can_invalidate(ca: RunningCa, enrollment: Enrollment) -> None:
-    ca.chaos(EARLY_POST_INVALID="on")
-    enrollment.place()
-    enrollment.fetch_authorization()
-    mail = enrollment.receive()
-    assert enrollment.client.post(enrollment.challenge, {}).json()["status"] == "invalid"
-    enrollment.answer(mail)
-    assert enrollment.challenge_state()["status"] == "invalid"
-
-
-def test_the_reply_can_wait_for_the_post(ca: RunningCa, enrollment: Enrollment) -> None:
-    ca.chaos(VALIDATE_AT="post", PROCESSING_WITH_ERROR="on")
-    enrollment.place()
-    enrollment.fetch_authorization()
-    enrollment.answer(enrollment.receive())
-    assert enrollment.challenge_state()["status"] == "pending"
-    assert enrollment.client.post(enrollment.challenge, {}).json()["status"] == "valid"
-
-
-def test_a_challenge_can_show_an_error_while_processing(ca: RunningCa, enrollment: Enrollment) -> None:
-    ca.chaos(PROCESSING_WITH_ERROR="on")
-    enrollment.place()
-    enrollment.fetch_authorization()
-    state = enrollment.client.post(enrollment.challenge, {}).json()
-    assert (state["status"], "error" in state) == ("processing", True)
-    enrollment.answer(enrollment.receive())
-    state = enrollment.challenge_state()
-    assert (state["status"], "error" in state) == ("valid", False)
-
-
-def test_replies_can_be_matched_by_sender(ca: RunningCa, enrollment: Enrollment) -> None:
-    ca.chaos(MATCH_BY_FROM="on")
-    enrollment.place()
-    enrollment.fetch_authorization()
-    mail = enrollment.receive()
-    reply = make_reply(mail, enrollment.digest(mail), subject="Re: ACME: c29tZWJvZHkgZWxzZQ")
-    enrollment.deliver(ca.organization.sign(reply))
-    assert enrollment.verdict()["faults"] == ["subject"]
-
-
-@pytest.mark.parametrize(("knob", "code"), [("REPLY_GREYLIST", 451), ("REPLY_BOUNCE", 550)])
-def test_replies_can_be_turned_away(ca: RunningCa, enrollment: Enrollment, knob: str, code: int) -> None:
-    ca.chaos(**{knob: "on"})
-    enrollment.place()
-    enrollment.fetch_authorization()
-    mail = enrollment.receive()
-    assert enrollment.answer(mail)[0] == code
-    ca.chaos(**{knob: "off"})
-    assert enrollment.answer(mail)[0] == 250
-    assert enrollment.challenge_state()["status"] == "valid"
-
-
-def test_a_mail_is_retried_after_a_temporary_refusal(ca: RunningCa, enrollment: Enrollment) -> None:
-    before = ca.last()
-    ca.organization.answers += ["451 4.7.1 later", "452 4.3.1 later still"]
-    enrollment.place()
-    enrollment.fetch_authorization()
-    mail = enrollment.receive()
-    sent = ca.history("mail-sent", after=before, wait=5)[0]
-    deferred = ca.history("mail-deferred", after=before)
-    assert [(one["attempt"], one["code"]) for one in deferred] == [(1, 451), (2, 452)]
-    assert (sent["attempt"], sent["code"], sent["recipient"]) == (3, 250, enrollment.address)
-    assert base64.b64decode(ca.history("mail-sent", after=before, raw=True)[0]["raw"]) == mail
-    assert "raw" not in sent
-
-
-def test_a_permanent_refusal_is_final(ca: RunningCa, enrollment: Enrollment) -> None:
-    before = ca.last()
-    ca.organization.answers += ["550 5.1.1 nobody here"]
-    enrollment.place()
-    enrollment.fetch_authorization()
-    assert ca.history("mail-bounced", after=before, wait=5)[0]["code"] == 550
-
-
-def test_mails_can_be_lost_and_doubled_and_accompanied(ca: RunningCa, enrollment: Enrollment) -> None:
-    before = ca.last()
-    ca.chaos(MAIL_LOSS=100)
-    enrollment.place()
-    enrollment.fetch_authorization()
-    assert ca.history("mail-lost", after=before)[0]["recipient"] == enrollment.address
-    ca.chaos(MAIL_LOSS=0, MAIL_DUP=100, MAIL_FOREIGN=100)
-    enrollment.place()
-    enrollment.fetch_authorization()
-    mails = [enrollment.receive() for _ in range(3)]
-    assert len(set(mails)) == 2
-    assert all(verifies(ca, mail) for mail in mails)
-
-
-def test_a_second_recipient_can_be_added(ca: RunningCa, enrollment: Enrollment) -> None:
-    ca.chaos(MAIL_MULTI_RCPT="postmaster@org.example")
-    enrollment.place()
-    enrollment.fetch_authorization()
-    assert enrollment.receive() == ca.organization.receive("postmaster@org.example")
-
-
-@pytest.mark.parametrize(
-    ("kind", "signed"), [("foreign", True), ("forged-unsigned", False), ("forged-other-domain", True)]
-)
-def test_forged_and_foreign_mails_are_sent_on_demand(ca: RunningCa, kind: str, signed: bool) -> None:
-    url, address = f"{ca.announced['control']}/mail", f"{kind}@org.example"
-    answer = ca.session.post(url, json={"to": address, "kind": kind, "from": "acme-challenge@ca.example"})
-    assert answer.status_code == 202
-    mail = ca.organization.receive(address)
-    assert verifies(ca, mail) == signed
-    assert (b"d=attacker.example" in mail) == (kind == "forged-other-domain")
-
-
-def test_any_bytes_are_sent_on_demand(ca: RunningCa) -> None:
-    url, raw = f"{ca.announced['control']}/mail", b"Subject: hand-made\r\n\r\nbody\r\n"
-    document = {"to": "raw@org.example", "kind": "raw", "raw": base64.b64encode(raw).decode()}
-    ca.session.post(url, json=document | {"recipients": ["raw@org.example", "raw2@org.example"], "envelope": ""})
-    assert ca.organization.receive("raw@org.example") == ca.organization.receive("raw2@org.example") == raw
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        {},
-        {"to": "a@org.example", "kind": "nice"},
-        {"to": "a@org.example", "knobs": {"NOSUCH": 1}},
-        {"to": "a", "odd": 1},
-        [],
-    ],
-)
-def test_a_wrong_request_for_a_mail_is_told(ca: RunningCa, document: object) -> None:
-    answer = ca.session.post(f"{ca.announced['control']}/mail", json=document)
-    assert answer.status_code == 400
-    assert answer.json()["error"]
-
-
-def test_the_history_grows_by_one_and_can_be_waited_for(ca: RunningCa, client: SmallAcme) -> None:
-    client.order("history@org.example")
-    numbers = [one["number"] for one in ca.history()]
-    assert numbers == list(range(1, len(numbers) + 1))
-    assert {one["kind"] for one in ca.history("order,http")} == {"order", "http"}
+def test_answers_can_be_slow(ca: RunningCa, client: SmallAcme) -> None:
+    ca.chaos(SLOW=0.4)
     began = time.monotonic()
-    assert ca.history("revoked", after=ca.last(), wait=0.3) == []
-    assert time.monotonic() - began >= 0.3
-    answer = ca.session.get(f"{ca.announced['control']}/history", params={"kind": "gossip"})
-    assert (answer.status_code, "mail-sent" in answer.json()["error"]) == (400, True)
+    for _ in range(4):
+        client.post(str(client.kid))
+    assert time.monotonic() - began > 0.2
 
 
-def test_the_orders_are_shown_to_a_checker(ca: RunningCa, enrollment: Enrollment) -> None:
-    enrollment.place()
-    orders = ca.session.get(f"{ca.announced['control']}/orders").json()["orders"]
-    assert orders[-1]["identifiers"] == [enrollment.address]
-    assert next(iter(orders[-1]["authorizations"].values()))["challenge"] == "pending"
+@pytest.mark.parametrize("form", ["now", "past", "backwards"])
+def test_the_renewal_window_can_be_moved(ca: RunningCa, enrollment: Enrollment, form: str) -> None:
+    enrollment.validate()
+    ca.chaos(ARI=form, CERT_LIFETIME=3600)
+    pem = enrollment.client.post(enrollment.finalize().json()["certificate"]).content
+    leaf = x509.load_pem_x509_certificate(pem)
+    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc == timedelta(hours=1)
+    url = enrollment.client.directory["renewalInfo"]
+    window = ca.session.get(f"{url}/{renewal_identity(leaf)}").json()["suggestedWindow"]
+    start, end = (datetime.fromisoformat(window[name]) for name in ("start", "end"))
+    now = datetime.now(UTC)
+    assert {"now": start <= now < end + timedelta(seconds=5), "past": end < now, "backwards": end < start}[form]

@@ -186,6 +186,23 @@ def signed_challenge_mail() -> bytes:
     return good_mail().signed()
 
 
+def seconds_from_now(offset: int) -> str:
+    """A t= or x= value."""
+    return str(int(NOW.timestamp()) + offset)
+
+
+def names_without(*names: str) -> tuple[str, ...]:
+    """The 13 names but these."""
+    return tuple(name for name in STRICT_NAMES if name not in names)
+
+
+def changed_after_signing(old: bytes, new: bytes) -> bytes:
+    """The good signed mail, with the first `old` replaced."""
+    raw = signed_challenge_mail()
+    assert old in raw
+    return raw.replace(old, new, 1)
+
+
 def _split_fields(head: bytes) -> list[tuple[bytes, bytes]]:
     lines = re.split(rb"\r\n(?![ \t])", head)
     return [(name, value) for name, _, value in (line.partition(b":") for line in lines)]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Intake: a candidate from a milter goes through the gate, and what is ours is stored before it is suppressed."""
 
+import contextlib
 import hashlib
 import logging
 import sqlite3
@@ -28,8 +29,8 @@ from acme_milter.worker.answer import Answerer
 from acme_milter.worker.dkim_verifier import DkimVerifier
 from acme_milter.worker.expectations import expectations_of
 
-PATIENCE = 6.0
-"""Seconds that a mail may wait here for its order's row (G10's race); the milter hangs up after 8."""
+PATIENCE = 0.75
+"""The part of the milter's deadline (8 s) that a mail may wait here for its order's row (G10's race)."""
 
 LONGEST_DOUBT = timedelta(minutes=30)
 """Rule T: how long one challenge mail may be put off before it is delivered after all."""
@@ -95,15 +96,10 @@ class Intake:
     def decide(self, candidate: Candidate) -> Decision:
         """Run the gate, store and log. Never raises: a fault of ours delivers the mail."""
         started = time.monotonic()
+        patience = self._config().milter.deadline.total_seconds()
         try:
-            admission = self.examine(candidate, deadline=started + PATIENCE)
-            while True:
-                try:
-                    return self._admit(candidate, admission)
-                except enrollments.StaleVersion:
-                    # A step of the same enrollment was saved meanwhile: decide again on what is true now.
-                    if time.monotonic() > started + PATIENCE:
-                        raise Stopped("G24", Outcome.TRY_LATER, Reason.TOO_SLOW) from None
+            admission = self.examine(candidate, deadline=started + PATIENCE * patience)
+            return self._admit_in_time(candidate, admission, started + patience)
         except Stopped as stopped:
             return self._stop(candidate, stopped)
         except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
@@ -152,6 +148,14 @@ class Intake:
             with self._orders_changed:
                 # A worker on another host may commit the row, so look again now and then without being told.
                 self._orders_changed.wait_for(lambda: self._orders_known != seen, min(remaining, 0.5))  # noqa: B023 used at once
+
+    def _admit_in_time(self, candidate: Candidate, admission: Admission, deadline: float) -> Decision:
+        """G24: by then the milter has put the mail off by itself, so nothing may be promised any more."""
+        while time.monotonic() <= deadline:
+            # Stale: a step of the same enrollment was saved meanwhile; decide again on what is true now.
+            with contextlib.suppress(enrollments.StaleVersion):
+                return self._admit(candidate, admission)
+        raise Stopped("G24", Outcome.TRY_LATER, Reason.TOO_SLOW)
 
     def _admit(self, candidate: Candidate, admission: Admission) -> Decision:
         """G23: one transaction holds the challenge mail, the exact reply, the state and the audit record."""

@@ -216,8 +216,10 @@ class Intake:
             facts["reason"] = Reason.TOO_LONG_IN_DOUBT
             stopped = Stopped(stopped.condition, Outcome.DELIVER_AND_ALERT, Reason.TOO_LONG_IN_DOUBT)
         if stopped.outcome is Outcome.DUPLICATE:
-            log_event(Event.CHALLENGE_DUPLICATE, queue_id=queue_id, **facts, action="discard")
-            return Decision("discard", stopped.reason)
+            swallowed = self._swallows(candidate)
+            action = "discard" if swallowed else "deliver"
+            log_event(Event.CHALLENGE_DUPLICATE, queue_id=queue_id, **facts, action=action)
+            return Decision("discard" if swallowed else "accept", stopped.reason)
         if stopped.outcome is Outcome.DELIVER_AND_ALERT:
             unsolicited = stopped.reason is Reason.UNSOLICITED
             word = Event.CHALLENGE_UNSOLICITED if unsolicited else Event.CHALLENGE_REFUSED
@@ -226,6 +228,11 @@ class Intake:
             word = Event.CHALLENGE_OBSERVED if stopped.reason is Reason.OBSERVING else Event.CHALLENGE_REFUSED
             log_event(word, queue_id=queue_id, **facts, action="deliver")
         return Decision("accept", stopped.reason)
+
+    def _swallows(self, candidate: Candidate) -> bool:
+        """Whether the mailbox's policy keeps challenges out of the inbox; a copy of one is treated like the first."""
+        policy = self._config().policy_for(candidate.envelope.recipients[0])
+        return policy is not None and policy.mode == "enforce" and policy.on_success == "discard"
 
     def _may_put_off(self, candidate: Candidate) -> bool:
         """Rule T's clock, which starts at the first sight of this mail and outlives a restart."""

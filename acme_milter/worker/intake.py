@@ -2,6 +2,7 @@
 """Intake: a candidate from a milter goes through the gate, and what is ours is stored before it is suppressed."""
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import sqlite3
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Config, Policy
 from acme_milter.enrollment import gate
 from acme_milter.enrollment.gate import Envelope, Expectation, Outcome, Reason, Stopped
-from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment
+from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment, State
 from acme_milter.enrollment.state_machine import ChallengeMailAccepted, advance
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_mail
@@ -165,9 +166,9 @@ class Intake:
             enrollment = enrollments.get(connection, admission.expected.enrollment_id)
             if enrollment is None or enrollment.state not in CHALLENGED_STATES:
                 raise Stopped("G10", Outcome.DELIVER_AND_ALERT, Reason.UNSOLICITED, "the order has just ended")
+            # Again, on what is true now: the same mail may be at two hosts, and several may come at once.
             answered = challenge_mails.digests_of(connection, enrollment.id)
-            if admission.mail.token_part1.digest() in answered:  # the same mail at two hosts, at once
-                raise Stopped("G20", Outcome.DUPLICATE, Reason.ANSWERED_ALREADY)
+            gate.check_answers(admission.mail, dataclasses.replace(admission.expected, answered=answered))
             stored, entry = self._answerer.answer(
                 connection, enrollment, admission, queue_id=candidate.envelope.queue_id, now=now
             )
@@ -260,9 +261,17 @@ def _parse(candidate: Candidate) -> ChallengeMail:
 
 
 def _accepted(enrollment: Enrollment) -> ChallengeMailAccepted:
-    """The outbox acts next; the enrollment itself need only wake when its order has run out of time."""
+    """The outbox acts next; the enrollment itself need only wake when its order has run out of time.
+
+    Unless a first reply is out already: what a second challenge brings must not hold up the first one's validation.
+    """
+    if enrollment.state in {State.REPLIED, State.VALIDATING}:
+        return ChallengeMailAccepted(next_attempt_at=enrollment.next_attempt_at)
     assert enrollment.began_ordering_at is not None
-    return ChallengeMailAccepted(next_attempt_at=enrollment.began_ordering_at + gate.CHALLENGE_LIFETIME)
+    ends_at = enrollment.began_ordering_at + gate.CHALLENGE_LIFETIME
+    if enrollment.order_expires_at is not None:
+        ends_at = min(ends_at, enrollment.order_expires_at)
+    return ChallengeMailAccepted(next_attempt_at=ends_at)
 
 
 def _token_or_everything(candidate: Candidate) -> bytes:

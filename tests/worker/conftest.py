@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Real parts around the worker: DKIM children for the whole session, everything else new for each test."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from acme_milter.worker.dkim_verifier import ArithmeticPool
+from tests.worker.intake_bench import IntakeBench
+
+
+class MakeBench(Protocol):
+    """Makes an IntakeBench; the arguments change its configuration."""
+
+    def __call__(self, **changes: Any) -> IntakeBench: ...
+
+
+@pytest.fixture(scope="session")
+def dkim_children() -> Iterator[ArithmeticPool]:
+    with ArithmeticPool(1) as pool:
+        yield pool
+
+
+@pytest.fixture
+def make_bench(tmp_path: Path, dkim_children: ArithmeticPool) -> Iterator[MakeBench]:
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(IntakeBench(tmp_path, dkim_children, **changes))
+
+
+@pytest.fixture
+def bench(make_bench: MakeBench) -> IntakeBench:
+    """An order that awaits its challenge mail, and an intake to bring one to."""
+    bench = make_bench()
+    bench.expect()
+    return bench

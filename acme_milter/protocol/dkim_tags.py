@@ -49,7 +49,7 @@ def without_blanks(value: bytes) -> bytes:
 def decode_base64(value: bytes) -> bytes:
     """Strict base64 of one or more octets, blanks allowed; raises InvalidTagList."""
     packed = without_blanks(value)
-    if not _BASE64.fullmatch(packed):
+    if len(packed) % 4 or not _BASE64.fullmatch(packed):
         raise InvalidTagList("a tag value that is not base64")
     try:
         return base64.b64decode(packed, validate=True)

@@ -12,6 +12,8 @@ MAX_REFERENCES = 8
 _ATEXT = rb"A-Za-z0-9!#$%&'*+/=?^_`{|}~.\-"
 _MSG_ID = re.compile(rb"<[" + _ATEXT + rb"]+@(?:[" + _ATEXT + rb"]+|\[[A-Za-z0-9.:\-]+\])>")
 
+_BLANKS = re.compile(rb"[ \t]+")
+
 
 def parse_message_id(value: bytes) -> bytes | None:
     """The one `<left@right>` of a Message-ID value, verbatim; None when it fails the grammar or is over 250 octets."""
@@ -23,7 +25,7 @@ def parse_message_id(value: bytes) -> bytes | None:
 
 def parse_references(value: bytes) -> tuple[bytes, ...]:
     """Every identifier of a References or In-Reply-To value; empty when any fails the grammar or there are over 8."""
-    identifiers = unfold(value).split()
+    identifiers = _BLANKS.split(unfold(value).strip(b" \t"))
     if len(identifiers) > MAX_REFERENCES or not all(parse_message_id(item) for item in identifiers):
         return ()
     return tuple(identifiers)

@@ -188,11 +188,12 @@ class Edge:
     def eom(self, ctx: Context) -> int:
         """Ask the worker about a candidate and do what it says."""
         connection = ctx.getpriv() or _late(ctx)
-        broken, candidate = connection.broken, connection.candidate()
-        connection.clear()
-        # Without recipients there was no DATA that let it through to here: an MTA that skips steps.
-        if broken or not candidate.recipients:
+        if connection.broken or connection.at_end_of_headers() is Step.ACCEPT:
+            # An MTA that skips steps we count on: whatever it is, it is no candidate.
+            connection.clear()
             return ACCEPT
+        candidate = connection.candidate()
+        connection.clear()
         match self._decide(candidate).disposition:
             case Disposition.DISCARD if len(candidate.recipients) == 1:
                 return DISCARD

@@ -61,22 +61,27 @@ class Session:
     mail touches.
     """
 
-    __slots__ = ("_body", "_envelope", "_headers", "_is_candidate", "_size", "_subject", "recipients", "with_blank")
+    __slots__ = (
+        "_begun",
+        "_body",
+        "_envelope",
+        "_headers",
+        "_is_candidate",
+        "_size",
+        "_subject",
+        "recipients",
+        "with_blank",
+    )
 
     def __init__(self, *, with_blank: bool = True) -> None:
         self.with_blank = with_blank  # whether header values come with the blank after the colon
         self.recipients: list[str] = []
-        self.clear()
+        self._begun = False
 
     def clear(self) -> None:
         """Forget the message."""
         self.recipients = []
-        self._envelope = Envelope()
-        self._headers: list[bytes] = []
-        self._body: list[bytes] = []
-        self._size = 0
-        self._subject = b""
-        self._is_candidate = False
+        self._begun = False
 
     def at_data(self, managed: AbstractSet[str] | None) -> Step:
         """ACCEPT when no recipient is in `managed`; None means that nobody knows, so that any may be."""
@@ -86,12 +91,18 @@ class Session:
 
     def begin(self, envelope: Envelope) -> Step:
         """Take the envelope of a mail that may have a managed recipient; ACCEPT when it is not for us by its origin."""
+        self._begun = True
         self._envelope = envelope
+        self._headers: list[bytes] = []
+        self._body: list[bytes] = []
+        self._size = len(b"\r\n")  # between headers and body
+        self._subject = b""
+        self._is_candidate = False
         return Step.MORE if envelope.from_outside else Step.ACCEPT
 
     def header(self, name: str, value: bytes) -> None:
         """Take one header field: the value as libmilter hands it, lines joined by LF alone."""
-        if self._size > MAX_MAIL:
+        if not self._begun or self._size > MAX_MAIL:
             return
         if not self._is_candidate and name.casefold() == "subject" and looks_like_challenge(value):
             self._is_candidate = True
@@ -103,13 +114,14 @@ class Session:
 
     def at_end_of_headers(self) -> Step:
         """ACCEPT unless some Subject may be a challenge's. Whether there are too many is the worker's to judge."""
-        if not self._is_candidate:
+        if not self._begun or not self._is_candidate:
             return Step.ACCEPT
-        self._size += 2
         return Step.MORE
 
     def body(self, chunk: bytes) -> bool:
         """Take a piece of the body; False when no more is needed."""
+        if not self._begun:
+            return False
         room = MAX_MAIL + 1 - self._size
         if room > 0:
             self._body.append(chunk[:room])
@@ -117,7 +129,7 @@ class Session:
         return self._size <= MAX_MAIL
 
     def candidate(self) -> Candidate:
-        """The mail as collected."""
+        """The mail as collected; only between `begin` and `clear`."""
         raw = b"".join((*self._headers, b"\r\n", *self._body))[: MAX_MAIL + 1]
         return Candidate(
             envelope=self._envelope,

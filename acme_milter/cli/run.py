@@ -54,7 +54,7 @@ class _Role:
         if status == ExitCode.CONFIGURATION:
             return ExitCode.CONFIGURATION
         self._early_deaths = self._early_deaths + 1 if now - self._started_at < YOUNG else 0
-        pause = RESTART_PAUSES[min(self._early_deaths, len(RESTART_PAUSES) - 1)]
+        pause = RESTART_PAUSES[min(max(self._early_deaths, 1), len(RESTART_PAUSES)) - 1]
         self._start_again_at = now + pause
         log_event(Event.ROLE_DIED, role=self.name, status=status, again_in=f"{pause:g}s")
         return None

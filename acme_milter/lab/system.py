@@ -111,6 +111,10 @@ class Lab:
         self.roles = ChildProcess(self.command("run"), log=self.run_log, name="acme-milter run")
         self.roles.start()
         self._started.append(self.roles)
+        self.wait_for_roles()
+
+    def wait_for_roles(self) -> None:
+        """Return when the worker and the milter listen; raises ProcessFault with the end of their log."""
         config = self.config
         assert config.milter.socket_path is not None
         for path in (config.worker.control_socket, config.milter.socket_path):

@@ -2,6 +2,8 @@
 """One laboratory for all calm tests of a session; each test takes mailboxes nobody has used before."""
 
 import itertools
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,18 +58,22 @@ def mailbox(fresh: Callable[[], str]) -> str:
 
 
 @pytest.fixture
-def own_lab(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
-    """Makes laboratories for tests that break things; each is stopped at the end."""
+def own_lab() -> Iterator[Callable[..., Lab]]:
+    """Makes laboratories for tests that break things; each is stopped and removed at the end."""
     made: list[Lab] = []
+    # Not pytest's directory: a unix socket's path has room for 107 octets only.
+    scratch = Path(tempfile.mkdtemp(prefix="lab-"))
 
     def make(mailboxes: int = 1, **options: object) -> Lab:
         names = [f"user{number}" for number in range(mailboxes)]
         options.setdefault("reply_dkim", "own")
-        lab = Lab(tmp_path / f"lab{len(made)}", domains={"org.example": names}, **options)  # type: ignore[arg-type]
+        lab = Lab(scratch / str(len(made)), domains={"org.example": names}, **options)  # type: ignore[arg-type]
         made.append(lab)
         lab.start()
         return lab
 
+    scratch.chmod(0o755)
     yield make
     for lab in made:
         lab.stop()
+    shutil.rmtree(scratch)

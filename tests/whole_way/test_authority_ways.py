@@ -29,7 +29,7 @@ WAYS = {
     "retry-after-garbage": {"FINALIZE_ASYNC": 100, "RETRY_AFTER": "garbage"},
     "error-while-processing": {"PROCESSING_WITH_ERROR": "on"},
     "decided-at-the-post": {"VALIDATE_AT": "post"},
-    "reply-greylisted": {"REPLY_THREADING": "required"},
+    "threading-required": {"REPLY_THREADING": "required"},
 }
 
 

@@ -78,6 +78,6 @@ def test_a_replay_after_the_order_has_ended_is_not_answered_again(lab: Lab, mail
     before = lab.authority.history()[-1]["number"]
     lab.enroll(mailbox)
     sent = lab.authority.history("mail-sent", after=before, raw=True)[-1]
-    lab.authority.send_mail(mailbox, "raw", raw=sent["raw"], envelope=sent["sender"])
+    lab.authority.send_mail(mailbox, "raw", raw=sent["raw"])
     lab.wait_for_log("challenge-duplicate rcpt=<" + mailbox)
     assert replies_from(lab, mailbox) == 1

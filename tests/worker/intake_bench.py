@@ -15,7 +15,6 @@ import sqlalchemy as sa
 import yaml
 
 from acme_milter.config.loader import load_text
-from acme_milter.config.schema import Config
 from acme_milter.enrollment.gate import Envelope
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import ChallengeKnown, OrderingBegan, OrderPlaced, advance
@@ -54,7 +53,10 @@ class Clock:
 
 
 class IntakeBench:
-    """`authority`, `defaults` and `milter` change the configuration; `replies_due` are the outbox ids announced."""
+    """`authority`, `defaults` and `milter` change the configuration; `replies_due` are the outbox ids announced.
+
+    `known_account`: the store is there already, from another bench in the same directory.
+    """
 
     def __init__(
         self,
@@ -66,13 +68,15 @@ class IntakeBench:
         milter: Mapping[str, object] | None = None,
         mailboxes: tuple[str, ...] = (RECIPIENT, OTHER_MAILBOX),
         dns_timeout: str = "1s",
+        known_account: bool = False,
     ) -> None:
         self.clock = Clock()
         self.store_path = directory / "store.db"
         self.names = NameServer({name: [text.decode() for text in texts] for name, texts in good_zone().items()})
         self.names.start()
-        changes = {"authority": authority or {}, "defaults": defaults or {}, "milter": milter or {}}
-        self.config = self._configure(directory, changes, mailboxes, dns_timeout)
+        self._mailboxes = mailboxes
+        self._dns_timeout = dns_timeout
+        self.configure(authority=authority or {}, defaults=defaults or {}, milter=milter or {})
         self.database = Database(self.config.store.url)
         self.database.upgrade()
         self.vault = Vault(DATA_KEY)
@@ -87,7 +91,8 @@ class IntakeBench:
             clock=self.clock,
             reply_is_due=self.replies_due.append,
         )
-        self._add_account()
+        if not known_account:
+            self._add_account()
 
     def __enter__(self) -> Self:
         return self
@@ -96,26 +101,23 @@ class IntakeBench:
         self.database.close()
         self.names.stop()
 
-    def _configure(
-        self, directory: Path, changes: Mapping[str, Mapping[str, object]], mailboxes: tuple[str, ...], dns: str
-    ) -> Config:
+    def configure(self, **changes: Mapping[str, object]) -> None:
+        """Swap the configuration; `changes` are to authority, defaults and milter."""
         domains: dict[str, Any] = {}
-        for address in mailboxes:
-            domains.setdefault(address.rpartition("@")[2], {"mailboxes": {"list": []}})["mailboxes"]["list"].append(
-                address
-            )
+        for address in self._mailboxes:
+            listed = domains.setdefault(address.rpartition("@")[2], {"mailboxes": {"list": []}})
+            listed["mailboxes"]["list"].append(address)
+        authority = {"directory": "https://ca.example/directory", "agree_tos": True, **changes.get("authority", {})}
         document = {
             "version": 1,
             "store": {"url": f"sqlite:///{self.store_path}"},
-            "dns": {"nameservers": [self.names.address], "timeout": dns},
-            "authorities": {
-                "ca": {"directory": "https://ca.example/directory", "agree_tos": True, **changes["authority"]}
-            },
-            "defaults": {"certificate": {"key": "p256"}, **changes["defaults"]},
-            "milter": {**changes["milter"]},
+            "dns": {"nameservers": [self.names.address], "timeout": self._dns_timeout},
+            "authorities": {"ca": authority},
+            "defaults": {"certificate": {"key": "p256"}, **changes.get("defaults", {})},
+            "milter": {**changes.get("milter", {})},
             "domains": domains,
         }
-        return load_text(yaml.safe_dump(document), directory / "acme-milter.yaml")
+        self.config = load_text(yaml.safe_dump(document), self.store_path.with_name("acme-milter.yaml"))
 
     def _add_account(self) -> None:
         account = StoredAccount(
@@ -240,6 +242,12 @@ def expected_digest(part1: str, part2: str = TOKEN_PART2, thumbprint: str = THUM
     """RFC 8823 §3 step 6, written a second time: the base64url texts joined, padding off."""
     authorization = f"{part1.rstrip('=')}{part2}.{thumbprint}"
     return base64.urlsafe_b64encode(hashlib.sha256(authorization.encode()).digest()).decode().rstrip("=")
+
+
+def digest_in(raw: bytes) -> str:
+    """The one line of a reply that counts."""
+    lines = raw.split(b"\r\n")
+    return lines[lines.index(b"-----BEGIN ACME RESPONSE-----") + 1].decode()
 
 
 def token(number: int) -> str:

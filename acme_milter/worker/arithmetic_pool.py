@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Self
@@ -55,16 +54,15 @@ class ArithmeticPool:
     """`size` children, each with a thread of its own that feeds it and starts it anew when it has died.
 
     The thread that starts a child lives as long as the pool, because the kernel's parent-death signal (which the
-    child asks for) is tied to that thread. Safe to call from any number of threads. `environment` replaces the
-    children's environment.
+    child asks for) is tied to that thread. Safe to call from any number of threads. `wall_seconds` bounds each job.
     """
 
-    def __init__(self, size: int, *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, size: int, *, wall_seconds: float = WALL_SECONDS) -> None:
         if size < 1:
             raise ValueError("a pool needs at least one child")
         self._jobs: queue.Queue[_Job | None] = queue.Queue(MAX_WAITING)
         self._closed = threading.Event()
-        self._lanes = [_Lane(self._jobs, environment, number) for number in range(size)]
+        self._lanes = [_Lane(self._jobs, wall_seconds, number) for number in range(size)]
 
     def verify(self, raw: bytes, index: int, key_record: bytes) -> bool:
         """Whether DKIM-Signature number `index` (top = 0) of `raw` verifies with the key record given.
@@ -119,9 +117,9 @@ def _fail_waiting(job: _Job | None) -> None:
 class _Lane:
     """One thread and its child."""
 
-    def __init__(self, jobs: "queue.Queue[_Job | None]", environment: Mapping[str, str] | None, number: int) -> None:
+    def __init__(self, jobs: "queue.Queue[_Job | None]", wall_seconds: float, number: int) -> None:
         self._jobs = jobs
-        self._environment = environment
+        self._wall_seconds = wall_seconds
         self._child: subprocess.Popen[bytes] | None = None
         self._stopping = False
         self.thread = threading.Thread(target=self._work, name=f"dkim-{number}", daemon=True)
@@ -156,7 +154,7 @@ class _Lane:
         for _ in range(2):
             child = self._start()
             try:
-                return _exchange(child, job.frame, time.monotonic() + WALL_SECONDS) == VALID
+                return _exchange(child, job.frame, time.monotonic() + self._wall_seconds) == VALID
             except _ChildDied as death:
                 self._end()
                 if self._stopping:
@@ -172,9 +170,7 @@ class _Lane:
         self._end()
         # -P: the directory the worker happens to run in is no place to import from.
         command = [sys.executable, "-P", "-m", "acme_milter.worker.dkim_child"]
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=self._environment
-        )
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         for pipe in (child.stdin, child.stdout):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)

@@ -22,7 +22,7 @@ from acme_milter.worker.key_lookup import KeyAbsent, KeyLookup, LookupDeferred
 
 __all__ = ["ArithmeticPool", "DkimVerifier", "VerifierBusy", "VerifierLimit"]
 
-LOOKUP_SECONDS = 5.0  # for all signatures of one mail together
+LOOKUP_SECONDS = 5.0
 
 _RESULTS = {
     MailFault.DKIM_NONE: VerdictResult.NONE,
@@ -34,9 +34,10 @@ _RESULTS = {
 
 
 class DkimVerifier:
-    """Judges ChallengeMails; safe for many threads when its pool and lookup are."""
+    """Judges ChallengeMails; safe for many threads. `lookup_seconds` bounds the DNS for all signatures of one mail."""
 
-    def __init__(self, pool: ArithmeticPool, key_lookup: KeyLookup) -> None:
+    def __init__(self, pool: ArithmeticPool, key_lookup: KeyLookup, *, lookup_seconds: float = LOOKUP_SECONDS) -> None:
+        self._lookup_seconds = lookup_seconds
         self._pool = pool
         self._key_lookup = key_lookup
 
@@ -59,7 +60,7 @@ class DkimVerifier:
             candidates = candidate_signatures(mail.headers, mail.sender.domain)
         except MailRefused as refusal:
             return _verdict(refusal, None)
-        deadline = time.monotonic() + LOOKUP_SECONDS
+        deadline = time.monotonic() + self._lookup_seconds
         failures: list[Verdict] = []
         for signature in candidates:
             try:

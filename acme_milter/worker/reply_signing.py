@@ -26,6 +26,7 @@ OVERSIGNED_NAMES = ("from", "to", "subject")
 SIGNED_NAMES = (*REPLY_NAMES, "auto-submitted", "mime-version", *RECOMMENDED_NAMES, *OVERSIGNED_NAMES)
 MINIMUM_RSA_BITS = 1024  # RFC 8301 §3.2: signers must use at least this, and should use 2048
 _LINE_OCTETS = 72
+_NAME = "DKIM-Signature:"
 
 
 class UnusableSigningKey(ValueError):
@@ -107,7 +108,7 @@ class ReplySigner:
         signed = _hashed_content(headers, value)
         signature = base64.b64encode(key.sign(signed)).decode("ascii")
         broken = "".join(f"\r\n\t{signature[start : start + 70]}" for start in range(0, len(signature), 70))
-        return f"DKIM-Signature: {value}{broken}\r\n".encode("ascii") + raw
+        return f"{_NAME}{value}{broken}\r\n".encode("ascii") + raw
 
 
 def _hashed_content(headers: Headers, signature_value: str) -> bytes:
@@ -126,11 +127,11 @@ def _hashed_content(headers: Headers, signature_value: str) -> bytes:
 
 def _fold(tags: list[str]) -> str:
     """Join tags with blanks, folding lines near 72 octets; NUL marks where h= may be folded besides."""
-    lines = [""]
+    lines = [_NAME]
     for piece in " ".join(tags).replace("\0", "\0 ").split(" "):
         joint = "" if lines[-1].endswith("\0") else " "
-        if lines[-1] and len(lines[-1]) + len(piece) >= _LINE_OCTETS:
+        if len(lines[-1]) + len(piece) >= _LINE_OCTETS:
             lines.append(piece)
         else:
-            lines[-1] += joint * bool(lines[-1]) + piece
-    return "\r\n\t".join(lines).replace("\0", "")
+            lines[-1] += joint + piece
+    return "\r\n\t".join(lines).replace("\0", "").removeprefix(_NAME)

@@ -168,6 +168,10 @@ def submit(raw: bytes, sender: str, recipient: str, settings: ReplyPolicy) -> st
             smtp.close()
     except smtplib.SMTPServerDisconnected:
         raise NotTaken("Postfix closed the connection", certain=certain) from None
+    except smtplib.SMTPDataError as error:  # the DATA command was refused, so not an octet of the message went out
+        raise NotTaken(
+            f"{error.smtp_code} {_shown(error.smtp_error)}", certain=True, permanent=error.smtp_code >= 500
+        ) from None
     except smtplib.SMTPResponseException as error:
         raise NotTaken(f"{error.smtp_code} {_shown(error.smtp_error)}", certain=certain) from None
     except OSError as error:

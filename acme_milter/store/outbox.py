@@ -85,14 +85,15 @@ def mark_sent(connection: sa.Connection, entry_id: str, *, owner: str, at: datet
 def mark_deferred(
     connection: sa.Connection, entry_id: str, *, owner: str, until: datetime, error: str, certain: bool
 ) -> bool:
-    """Try again at ``until``. ``certain``: Postfix surely did not take it, so nothing is ambiguous."""
+    """Try again at ``until``. ``certain``: Postfix surely did not take it this time; an earlier doubt remains (N2)."""
     values: dict[str, object] = {
         "next_attempt_at": until,
         "last_error": error,
         "attempts": table.c.attempts + 1,
     }
     if certain:
-        values |= {"handover_began_at": None, "handovers": 0}
+        doubt_remains = sa.case((table.c.handovers > 1, table.c.handover_began_at))
+        values |= {"handover_began_at": doubt_remains, "handovers": table.c.handovers - 1}
     return _finish(connection, entry_id, owner, **values)
 
 

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from acme_milter.acme.problem import AcmeError
+from acme_milter.acme.authorization import AuthorizationStatus, ChallengeStatus
+from acme_milter.acme.problem import AcmeError, ServerRefused
 from acme_milter.config.schema import Config, ReplyPolicy
 from acme_milter.enrollment.gate import CHALLENGE_LIFETIME
 from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment
 from acme_milter.enrollment.state_machine import ReplyHandedOver, advance
 from acme_milter.eventlog import Event, log_event
+from acme_milter.keys.client import KeydUnavailable
+from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store import audit, enrollments, outbox
 from acme_milter.store.database import Database
 from acme_milter.store.outbox import OutboxEntry
@@ -63,6 +66,8 @@ class Responder:
             return
         if enrollment.state not in CHALLENGED_STATES:
             self._give_up(entry, f"the order is over ({enrollment.state})")
+        elif enrollment.authority not in self.config().authorities:
+            self._give_up(entry, f"authority {enrollment.authority} is not configured any more")
         elif now - entry.created_at > CHALLENGE_LIFETIME:
             self._give_up(entry, "the challenge has outlived its 24 hours")
         elif entry.handover_began_at is None or self._may_repeat(entry, entry.handover_began_at, enrollment):
@@ -78,20 +83,34 @@ class Responder:
         if entry.handovers < MOST_HANDOVERS and self.clock() < rested_at:
             self._defer(entry, rested_at, "it is unknown whether Postfix has the reply", certain=False)
             return False
-        if entry.handovers >= MOST_HANDOVERS or self._authority_has_it(enrollment):
-            self._record_sent(entry, queue_id=None)
+        try:
+            sent = entry.handovers >= MOST_HANDOVERS or self._authority_has_it(enrollment)
+        except (AcmeError, KeydUnavailable, KeydRefused) as error:
+            asks_at = self.clock() + AMBIGUOUS_PAUSE
+            self._defer(entry, asks_at, f"whether the authority has the reply is unknown: {error}", certain=False)
             return False
-        return True
+        if sent:
+            self._record_sent(entry, queue_id=None)
+        return not sent
 
     def _authority_has_it(self, enrollment: Enrollment) -> bool:
+        """Raises AcmeError and keys errors when that cannot be found out now."""
         if enrollment.authorization_url is None:
             return False
         try:
             found = self.authorities.client(enrollment.authority).fetch_authorization(enrollment.authorization_url)
-        except AcmeError:
-            return False
-        challenge = found.challenge
-        return found.status != "pending" or (challenge is not None and challenge.status == "valid")
+        except ServerRefused as refused:
+            if refused.temporary:
+                raise
+            return False  # it has forgotten the authorization
+        if found.status is not AuthorizationStatus.PENDING or found.challenge is None:
+            return found.status is not AuthorizationStatus.PENDING
+        # Until we POST to the challenge, only the reply itself can set it going.
+        trigger = self.config().authorities[enrollment.authority].challenge_trigger
+        unasked = trigger == "reply-first" and enrollment.challenge_posted_at is None
+        return found.challenge.status is ChallengeStatus.VALID or (
+            found.challenge.status is ChallengeStatus.PROCESSING and unasked
+        )
 
     def _hand_over(self, entry: OutboxEntry, address: str) -> None:
         policy = self.config().policy_for(address)

@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import pytest
 
 from acme_milter.worker.dkim_verifier import ArithmeticPool
+from tests.worker.fickle_smtp import FickleSmtp
 from tests.worker.intake_bench import IntakeBench
+from tests.worker.reply_post import Post
 
 
 class MakeBench(Protocol):
@@ -36,3 +38,20 @@ def bench(make_bench: MakeBench) -> IntakeBench:
     bench = make_bench()
     bench.expect()
     return bench
+
+
+@pytest.fixture
+def smtp(monkeypatch: pytest.MonkeyPatch) -> Iterator[FickleSmtp]:
+    monkeypatch.setattr("acme_milter.worker.responder.SMTP_TIMEOUT", 0.3)
+    server = FickleSmtp()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def post(make_bench: MakeBench, smtp: FickleSmtp) -> Post:
+    bench = make_bench(defaults={"reply": {"host": "127.0.0.1", "port": smtp.port}}, authority={"post_delay": "7s"})
+    enrollment = bench.expect()
+    assert bench.decide().disposition == "discard"
+    return Post(bench, smtp, enrollment)

@@ -101,8 +101,8 @@ class IntakeBench:
         self.database.close()
         self.names.stop()
 
-    def configure(self, **changes: Mapping[str, object]) -> None:
-        """Swap the configuration; `changes` are to authority, defaults and milter."""
+    def configure(self, name: str = "ca", **changes: Mapping[str, object]) -> None:
+        """Swap the configuration; `changes` are to authority, defaults and milter; `name` is the authority's."""
         domains: dict[str, Any] = {}
         for address in self._mailboxes:
             listed = domains.setdefault(address.rpartition("@")[2], {"mailboxes": {"list": []}})
@@ -112,7 +112,7 @@ class IntakeBench:
             "version": 1,
             "store": {"url": f"sqlite:///{self.store_path}"},
             "dns": {"nameservers": [self.names.address], "timeout": self._dns_timeout},
-            "authorities": {"ca": authority},
+            "authorities": {name: authority},
             "defaults": {"certificate": {"key": "p256"}, **changes.get("defaults", {})},
             "milter": {**changes.get("milter", {})},
             "domains": domains,

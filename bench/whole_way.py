@@ -4,6 +4,7 @@
 Everything runs here: test CA, name servers, Postfix with both its queues, DKIM both ways, acme-milter's three roles.
 """
 
+import contextlib
 import os
 import statistics
 import sys
@@ -99,20 +100,28 @@ def _answer_times(lab: Lab) -> tuple[float, ...]:
 
 def _cpu_seconds() -> dict[str, float]:
     """CPU seconds used so far by our own descendants, by what they are."""
-    used: dict[str, float] = {}
+    stats: dict[int, list[str]] = {}
+    words: dict[int, list[str]] = {}
     for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
-        try:
-            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            fields = (process / "stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue  # it ended while we looked
-        name = _name(words)
-        if name is not None:
+        if process.name.isdigit():
+            with contextlib.suppress(OSError):  # it may end while we look
+                stats[int(process.name)] = (process / "stat").read_text().rsplit(")", 1)[1].split()
+                words[int(process.name)] = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    used: dict[str, float] = {}
+    for number, argv in words.items():
+        name = _name(argv)
+        if name is not None and _descends_from_us(number, stats):
             # utime, stime, and those of children that have ended and been waited for (proc(5))
-            used[name] = used.get(name, 0.0) + sum(int(ticks) for ticks in fields[11:15]) / _TICKS
+            used[name] = used.get(name, 0.0) + sum(int(ticks) for ticks in stats[number][11:15]) / _TICKS
     return used
+
+
+def _descends_from_us(number: int, stats: Mapping[int, list[str]]) -> bool:
+    while number in stats:
+        number = int(stats[number][1])
+        if number == os.getpid():
+            return True
+    return False
 
 
 def _name(words: list[str]) -> str | None:

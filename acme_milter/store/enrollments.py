@@ -64,8 +64,11 @@ def open_new(
     return fresh
 
 
+_GET = sa.select(*_COLUMNS).where(table.c.id == sa.bindparam("wanted"))
+
+
 def get(connection: sa.Connection, enrollment_id: str) -> Enrollment | None:
-    row = connection.execute(sa.select(*_COLUMNS).where(table.c.id == enrollment_id)).first()
+    row = connection.execute(_GET, {"wanted": enrollment_id}).first()
     return None if row is None else _from_row(row)
 
 
@@ -104,29 +107,42 @@ def in_state(connection: sa.Connection, state: State) -> list[Enrollment]:
     return [_from_row(row) for row in rows]
 
 
-def count_by_state(connection: sa.Connection) -> dict[tuple[str, State], int]:
-    """Number of enrollments by (authority, state)."""
-    rows = connection.execute(
-        sa.select(table.c.authority, table.c.state, sa.func.count()).group_by(table.c.authority, table.c.state)
-    )
+_COUNT = (
+    sa.select(table.c.authority, table.c.state, sa.func.count())
+    .where(table.c.state.in_(sa.bindparam("states", expanding=True)))
+    .group_by(table.c.authority, table.c.state)
+)
+
+
+def count_by_state(connection: sa.Connection, states: Collection[State]) -> dict[tuple[str, State], int]:
+    """Number of enrollments in these states, by (authority, state)."""
+    rows = connection.execute(_COUNT, {"states": list(states)})
     return {(authority, State(state)): count for authority, state, count in rows}
 
 
-def due(
-    connection: sa.Connection, *, now: datetime, limit: int, states: Collection[State]
-) -> list[tuple[str, str, State]]:
-    """Ids, authorities and states of enrollments that are due and not leased, the longest waiting first."""
-    rows = connection.execute(
-        sa.select(table.c.id, table.c.authority, table.c.state)
-        .where(
-            table.c.next_attempt_at <= now,
-            table.c.state.in_(states),
-            sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now),
-        )
-        .order_by(table.c.next_attempt_at)
-        .limit(limit)
+# Asked many times a second, and built once: putting a statement together costs more than running it.
+_DUE = (
+    sa.select(table.c.id, table.c.authority)
+    .where(
+        table.c.next_attempt_at <= sa.bindparam("now"),
+        table.c.state.in_(sa.bindparam("states", expanding=True)),
+        table.c.authority.not_in(sa.bindparam("resting", expanding=True)),
+        sa.or_(table.c.lease_until.is_(None), table.c.lease_until < sa.bindparam("now")),
     )
-    return [(row.id, row.authority, State(row.state)) for row in rows]
+    .order_by(table.c.next_attempt_at)
+    .limit(sa.bindparam("limit"))
+)
+
+
+def due(
+    connection: sa.Connection, *, now: datetime, limit: int, states: Collection[State], resting: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """(id, authority) of enrollments that are due and not leased, the longest waiting first.
+
+    Those with a ``resting`` authority are passed over: they must not keep others out of the ``limit``.
+    """
+    asked = {"now": now, "states": list(states), "resting": list(resting), "limit": limit}
+    return [(row.id, row.authority) for row in connection.execute(_DUE, asked)]
 
 
 def next_due_at(connection: sa.Connection) -> datetime | None:
@@ -135,20 +151,31 @@ def next_due_at(connection: sa.Connection) -> datetime | None:
     return earliest
 
 
+_CLAIM = (
+    table.update()
+    .where(
+        table.c.id == sa.bindparam("wanted"),
+        table.c.next_attempt_at <= sa.bindparam("now"),
+        sa.or_(table.c.lease_until.is_(None), table.c.lease_until < sa.bindparam("now")),
+    )
+    .values(lease_owner=sa.bindparam("owner"), lease_until=sa.bindparam("until"))
+)
+
+
 def claim(
     connection: sa.Connection, enrollment_id: str, *, owner: str, now: datetime, until: datetime
 ) -> Enrollment | None:
     """Lease the enrollment to ``owner``; ``None`` when another one holds it or it is not due any more."""
-    taken = connection.execute(
-        table.update()
-        .where(
-            table.c.id == enrollment_id,
-            table.c.next_attempt_at <= now,
-            sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now),
-        )
-        .values(lease_owner=owner, lease_until=until)
-    )
+    taken = connection.execute(_CLAIM, {"wanted": enrollment_id, "now": now, "owner": owner, "until": until})
     return get(connection, enrollment_id) if taken.rowcount == 1 else None
+
+
+_SAVE = (
+    table.update()
+    .where(table.c.id == sa.bindparam("wanted"), table.c.version == sa.bindparam("version_before"))
+    .values({name: sa.bindparam(name) for name in _FIELDS})
+)
+_SAVE_AND_RELEASE = _SAVE.values(lease_owner=None, lease_until=None)
 
 
 def save(connection: sa.Connection, moved: Enrollment, *, release: bool = True) -> None:
@@ -156,11 +183,9 @@ def save(connection: sa.Connection, moved: Enrollment, *, release: bool = True) 
 
     Compare-and-swap: raises StaleVersion when the stored version is not the one before.
     """
-    values = _to_values(moved)
-    if release:
-        values |= {"lease_owner": None, "lease_until": None}
+    statement = _SAVE_AND_RELEASE if release else _SAVE
     written = connection.execute(
-        table.update().where(table.c.id == moved.id, table.c.version == moved.version - 1).values(values)
+        statement, _to_values(moved) | {"wanted": moved.id, "version_before": moved.version - 1}
     )
     if written.rowcount != 1:
         raise StaleVersion(moved.id)

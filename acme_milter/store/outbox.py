@@ -36,15 +36,20 @@ def insert(connection: sa.Connection, entry: OutboxEntry) -> None:
     connection.execute(table.insert().values({column.name: getattr(entry, column.name) for column in _COLUMNS}))
 
 
+_DUE = (
+    sa.select(table.c.id)
+    .where(
+        table.c.next_attempt_at <= sa.bindparam("now"),
+        sa.or_(table.c.lease_until.is_(None), table.c.lease_until < sa.bindparam("now")),
+    )
+    .order_by(table.c.next_attempt_at)
+    .limit(sa.bindparam("limit"))
+)
+
+
 def due(connection: sa.Connection, *, now: datetime, limit: int) -> list[str]:
     """Ids of entries that are due and not leased, the longest waiting first."""
-    rows = connection.execute(
-        sa.select(table.c.id)
-        .where(table.c.next_attempt_at <= now, sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now))
-        .order_by(table.c.next_attempt_at)
-        .limit(limit)
-    )
-    return [row.id for row in rows]
+    return [row.id for row in connection.execute(_DUE, {"now": now, "limit": limit})]
 
 
 def next_due_at(connection: sa.Connection) -> datetime | None:

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
+import sqlalchemy as sa
+
 from acme_milter.acme.problem import AcmeError, RateLimited
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.backoff import step_delay
@@ -23,8 +25,11 @@ from acme_milter.worker.order_driver import OrderDriver, Step
 from acme_milter.worker.responder import Responder
 
 LEASE = timedelta(minutes=5)
-LOOK_AGAIN = 1.0
+LOOK_AGAIN = 0.5
 """Seconds after which the store is asked for work even if nobody called: other hosts write into it too."""
+
+BREATH = 0.03
+"""Seconds between two looks: every finished step calls for one, and one look serves many."""
 
 REPLY_THREADS = 4
 MOVING = OPEN_STATES - {State.PLANNED}
@@ -97,35 +102,34 @@ class Scheduler:
             except Exception as error:  # noqa: BLE001 the edge of the thread: the store may be back in a second
                 log_exception(Event.STORE_UNAVAILABLE, error)
                 self._stopping.wait(LOOK_AGAIN)
+            self._stopping.wait(BREATH)
 
     def _dispatch(self) -> None:
         now = self._clock()
-        free = 2 * self._threads - len(self._busy)
+        free = max(2 * self._threads - len(self._busy), 0)
+        paused = {authority for authority, until in self._paused_until.items() if now < until}
         with self._database.read() as connection:
             replies = outbox.due(connection, now=now, limit=4 * REPLY_THREADS)
-            steps = enrollments.due(connection, now=now, limit=max(free, 0), states=MOVING)
-            begun = enrollments.due(connection, now=now, limit=max(free, 0), states={State.PLANNED})
-            counts = enrollments.count_by_state(connection) if begun else {}
+            steps = enrollments.due(connection, now=now, limit=free, states=MOVING, resting=paused)
+            room = self._room(connection)
+            resting = paused | {authority for authority, places in room.items() if places <= 0}
+            begun = enrollments.due(connection, now=now, limit=free, states={State.PLANNED}, resting=resting)
         for entry_id in replies:
             self.reply_is_due(entry_id)
-        for enrollment_id, authority, _ in steps:
-            if not self._is_paused(authority, now):
-                self._submit(self._steps, enrollment_id, self._advance_one)
-        in_flight: dict[str, int] = {}
-        for (authority, state), count in counts.items():
-            if state in MOVING:
-                in_flight[authority] = in_flight.get(authority, 0) + count
-        for enrollment_id, authority, _ in begun:
-            if self._has_room(authority, in_flight) and not self._is_paused(authority, now):
-                in_flight[authority] = in_flight.get(authority, 0) + 1
+        for enrollment_id, _ in steps:
+            self._submit(self._steps, enrollment_id, self._advance_one)
+        for enrollment_id, authority in begun:
+            room[authority] = room.get(authority, 1) - 1
+            if room[authority] >= 0:
                 self._submit(self._steps, enrollment_id, self._advance_one)
 
-    def _has_room(self, authority: str, in_flight: dict[str, int]) -> bool:
-        settings = self._config().authorities.get(authority)
-        return settings is None or in_flight.get(authority, 0) < settings.limits.in_flight
-
-    def _is_paused(self, authority: str, now: datetime) -> bool:
-        return now < self._paused_until.get(authority, now)
+    def _room(self, connection: sa.Connection) -> dict[str, int]:
+        """How many more enrollments each authority may have in flight."""
+        room = {name: settings.limits.in_flight for name, settings in self._config().authorities.items()}
+        for (authority, _), count in enrollments.count_by_state(connection, MOVING).items():
+            if authority in room:
+                room[authority] -= count
+        return room
 
     def _submit(self, pool: ThreadPoolExecutor, row_id: str, work: Callable[[str], None]) -> None:
         with self._lock:

@@ -42,15 +42,6 @@ def of_enrollment(connection: sa.Connection, enrollment_id: str) -> list[StoredC
     return [StoredChallengeMail(**row._asdict()) for row in rows]
 
 
-def find_by_digest(connection: sa.Connection, address_enrollments: list[str], digest: bytes) -> str | None:
-    """The enrollment among these that has answered this token already."""
-    return connection.execute(
-        sa.select(table.c.enrollment_id).where(
-            table.c.enrollment_id.in_(address_enrollments), table.c.token_digest == digest
-        )
-    ).scalar()
-
-
 def doubted_since(connection: sa.Connection, digest: bytes, now: datetime) -> datetime:
     """When this token was first put off; now, and remembered, when it never was."""
     known = connection.execute(sa.select(doubt.c.first_seen_at).where(doubt.c.token_digest == digest)).scalar()
@@ -61,3 +52,10 @@ def doubted_since(connection: sa.Connection, digest: bytes, now: datetime) -> da
 
 def forget_doubts(connection: sa.Connection, before: datetime) -> None:
     connection.execute(doubt.delete().where(doubt.c.first_seen_at < before))
+
+
+def forget_mails(connection: sa.Connection, before: datetime) -> None:
+    """Empty the stored bytes of old mails; that they were answered, and when, stays known."""
+    connection.execute(
+        table.update().where(table.c.accepted_at < before, table.c.sealed_mail != b"").values(sealed_mail=b"")
+    )

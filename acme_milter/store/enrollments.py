@@ -72,11 +72,6 @@ def get(connection: sa.Connection, enrollment_id: str) -> Enrollment | None:
     return None if row is None else _from_row(row)
 
 
-def get_many(connection: sa.Connection, ids: Sequence[str]) -> list[Enrollment]:
-    rows = connection.execute(sa.select(*_COLUMNS).where(table.c.id.in_(ids)))
-    return [_from_row(row) for row in rows]
-
-
 def find_open(connection: sa.Connection, address: str, authority: str) -> Enrollment | None:
     """The one open enrollment of the mailbox with the authority."""
     row = connection.execute(
@@ -91,18 +86,6 @@ def of_mailbox(connection: sa.Connection, address: str) -> list[Enrollment]:
     """Every enrollment of the mailbox, the newest first."""
     rows = connection.execute(
         sa.select(*_COLUMNS).where(table.c.address == address).order_by(table.c.opened_at.desc(), table.c.id)
-    )
-    return [_from_row(row) for row in rows]
-
-
-def open_of_mailbox(connection: sa.Connection, address: str) -> list[Enrollment]:
-    rows = connection.execute(sa.select(*_COLUMNS).where(table.c.address == address, table.c.state.in_(OPEN_STATES)))
-    return [_from_row(row) for row in rows]
-
-
-def in_state(connection: sa.Connection, state: State) -> list[Enrollment]:
-    rows = connection.execute(
-        sa.select(*_COLUMNS).where(table.c.state == state.value).order_by(table.c.address, table.c.opened_at)
     )
     return [_from_row(row) for row in rows]
 
@@ -143,12 +126,6 @@ def due(
     """
     asked = {"now": now, "states": list(states), "resting": list(resting), "limit": limit}
     return [(row.id, row.authority) for row in connection.execute(_DUE, asked)]
-
-
-def next_due_at(connection: sa.Connection) -> datetime | None:
-    """When the next enrollment becomes due; it may be in the past."""
-    earliest: datetime | None = connection.execute(sa.select(sa.func.min(table.c.next_attempt_at))).scalar_one()
-    return earliest
 
 
 _CLAIM = (

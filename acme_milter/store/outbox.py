@@ -52,11 +52,6 @@ def due(connection: sa.Connection, *, now: datetime, limit: int) -> list[str]:
     return [row.id for row in connection.execute(_DUE, {"now": now, "limit": limit})]
 
 
-def next_due_at(connection: sa.Connection) -> datetime | None:
-    earliest: datetime | None = connection.execute(sa.select(sa.func.min(table.c.next_attempt_at))).scalar_one()
-    return earliest
-
-
 def claim(
     connection: sa.Connection, entry_id: str, *, owner: str, now: datetime, until: datetime
 ) -> OutboxEntry | None:
@@ -111,13 +106,6 @@ def of_enrollment(connection: sa.Connection, enrollment_id: str) -> list[OutboxE
         sa.select(*_COLUMNS).where(table.c.enrollment_id == enrollment_id).order_by(table.c.created_at)
     )
     return [OutboxEntry(**row._asdict()) for row in rows]
-
-
-def is_one_of_ours(connection: sa.Connection, message_id: str) -> bool:
-    """Whether a message with this Message-ID was composed by us."""
-    return (
-        connection.execute(sa.select(table.c.id).where(table.c.message_id == message_id).limit(1)).first() is not None
-    )
 
 
 def release_all(connection: sa.Connection, *, owner: str) -> None:

@@ -21,6 +21,7 @@ from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store import audit, enrollments, outbox
 from acme_milter.store.database import Database
+from acme_milter.worker.janitor import EVERY, Janitor
 from acme_milter.worker.order_driver import OrderDriver, Step
 from acme_milter.worker.responder import Responder
 
@@ -68,6 +69,8 @@ class Scheduler:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._paused_until: dict[str, datetime] = {}
+        self._janitor = Janitor(database=database, clock=clock)
+        self._tidy_at = clock()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
@@ -98,11 +101,18 @@ class Scheduler:
             self._wake.wait(LOOK_AGAIN)
             self._wake.clear()
             try:
+                self._tidy_now_and_then()
                 self._dispatch()
             except Exception as error:  # noqa: BLE001 the edge of the thread: the store may be back in a second
                 log_exception(Event.STORE_UNAVAILABLE, error)
                 self._stopping.wait(LOOK_AGAIN)
             self._stopping.wait(BREATH)
+
+    def _tidy_now_and_then(self) -> None:
+        now = self._clock()
+        if now >= self._tidy_at:
+            self._tidy_at = now + EVERY
+            self._janitor.tidy()
 
     def _dispatch(self) -> None:
         now = self._clock()

@@ -97,7 +97,7 @@ class PostfixLab:
                 self._start_master()
             except ProcessFault:
                 self._stop_master()
-                if attempt + 1 == _ATTEMPTS or "Address already in use" not in self.log_text():
+                if attempt + 1 == _ATTEMPTS or not (_is_taken(self.smtp_port) or _is_taken(self.reply_port)):
                     raise
             else:
                 return
@@ -148,7 +148,9 @@ class PostfixLab:
 
     def flush(self) -> None:
         """Try every deferred message now (`postqueue -f`)."""
-        subprocess.run(["postqueue", "-c", str(self.directory / "etc"), "-f"], check=True, capture_output=True)
+        done = self._command("postqueue", "-f")
+        if done.returncode != 0:
+            raise ProcessFault(f"postqueue -f: {done.stderr}")
 
     def reload(self) -> None:
         """Make Postfix read its configuration again (`postfix reload`)."""
@@ -213,8 +215,7 @@ class PostfixLab:
             try:
                 wait_until(partial(self._greets, port), f"Postfix on port {port}", timeout=10.0)
             except ProcessFault as exc:
-                tail = self._master.log_tail()
-                raise ProcessFault(f"{exc}\n{tail}") from exc
+                raise ProcessFault(f"{exc}\n{self._master.log_tail()}{self._complaint()}") from exc
 
     def _greets(self, port: int) -> bool:
         assert self._master is not None
@@ -226,6 +227,15 @@ class PostfixLab:
             return greeting.startswith(b"220 ")
         return False
 
+    def _complaint(self) -> str:
+        """What Postfix dislikes about its configuration. The master itself tells only syslog; a command tells us."""
+        return self._command("postqueue", "-p").stderr
+
+    def _command(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        """Run one of Postfix's commands on this Postfix."""
+        command = [argv[0], "-c", str(self.directory / "etc"), *argv[1:]]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
     def _stop_master(self) -> None:
         if self._master is not None:
             self._master.stop(timeout=3.0)
@@ -236,6 +246,16 @@ def _delivery_order(path: Path) -> tuple[int, int, str]:
     """Postfix names a maildir file SECONDS.V<dev>I<inode>M<microseconds>.host."""
     found = re.match(r"(\d+)\.V.*M(\d+)\.", path.name)
     return (int(found[1]), int(found[2]), path.name) if found else (0, 0, path.name)
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
 
 
 def _write(path: Path, text: str) -> None:

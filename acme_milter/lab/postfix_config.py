@@ -86,6 +86,7 @@ smtpd_tls_security_level = none
 """
 
 _SERVICES = """\
+pickup    unix       n - n 60 1 pickup
 cleanup   unix       n - n - 0 cleanup
 qmgr      unix       n - n 1 1 qmgr
 rewrite   unix       - - n - - trivial-rewrite

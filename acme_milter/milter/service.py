@@ -97,7 +97,12 @@ def _pin(cpu: int | Literal["auto"] | None) -> int | None:
     if cpu != "auto" and cpu not in allowed:
         log_event(Event.MILTER_DEGRADED, reason="no-such-cpu", wanted=cpu)
     chosen = cpu if cpu != "auto" and cpu in allowed else max(allowed)
-    os.sched_setaffinity(0, {chosen})
+    try:
+        os.sched_setaffinity(0, {chosen})
+    except OSError as exc:
+        # A sandbox that forbids it makes mail dearer, not impossible.
+        log_exception(Event.MILTER_DEGRADED, exc, reason="cannot-pin")
+        return None
     return chosen
 
 

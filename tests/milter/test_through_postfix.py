@@ -3,7 +3,6 @@
 
 import smtplib
 import time
-from pathlib import Path
 from typing import Any
 
 import dkim
@@ -20,7 +19,6 @@ CHALLENGE = (
 )
 HEAD = b"From: carol@elsewhere.example\r\nTo: alice@org.example\r\nSubject: lunch\r\n"
 ORDINARY = HEAD + b"\r\nNoon?\r\n"
-CONTRIB = Path(__file__).resolve().parents[2] / "contrib" / "postfix"
 
 
 def answers(disposition: str) -> Any:

@@ -21,6 +21,15 @@ HEAD = b"From: carol@elsewhere.example\r\nTo: alice@org.example\r\nSubject: lunc
 ORDINARY = HEAD + b"\r\nNoon?\r\n"
 
 
+def say(smtp: smtplib.SMTP, raw: bytes, recipient: str) -> None:
+    """One mail in a session that goes on; it must be taken."""
+    assert smtp.mail("acme@ca.example")[0] == 250
+    assert smtp.rcpt(recipient)[0] == 250
+    assert smtp.docmd("DATA")[0] == 354
+    smtp.send(raw + b".\r\n")
+    assert smtp.getreply()[0] == 250
+
+
 def answers(disposition: str) -> Any:
     return lambda _: {"disposition": disposition, "reason": "test"}
 
@@ -135,12 +144,8 @@ def test_messages_of_one_session_do_not_see_each_other(room: Any) -> None:
         smtp.mail("acme@ca.example")
         smtp.rcpt("bob@org.example")
         smtp.rset()
-        for raw, recipient in ((ORDINARY, "alice"), (CHALLENGE, "alice"), (CHALLENGE, "carol"), (ORDINARY, "bob")):
-            assert smtp.mail("acme@ca.example")[0] == 250
-            assert smtp.rcpt(f"{recipient}@org.example")[0] == 250
-            smtp.docmd("DATA")
-            smtp.send(raw + b".\r\n")
-            assert smtp.getreply()[0] == 250
+        for raw, recipient in ((CHALLENGE, "alice"), (ORDINARY, "alice"), (CHALLENGE, "carol"), (ORDINARY, "bob")):
+            say(smtp, raw, f"{recipient}@org.example")
     room.postfix.wait_for_empty_queue()
     assert [seen.header["recipients"] for seen in room.worker.seen] == [["alice@org.example"]]
     assert room.delivered("alice@org.example") == [ORDINARY]
@@ -216,9 +221,9 @@ def test_an_exception_in_any_callback_lets_every_mail_pass(unstarted: Any, name:
         smtp.mail("x@y.example")
         smtp.rcpt("alice@org.example")
         assert smtp.rset()[0] == 250
-    for raw in (ORDINARY, CHALLENGE):
-        assert unstarted.send(raw, "alice@org.example")[0] == 250
-    assert unstarted.delivered("alice@org.example", 2) == [ORDINARY, CHALLENGE]
+        for raw in (ORDINARY, CHALLENGE):
+            say(smtp, raw, "alice@org.example")
+    assert sorted(unstarted.delivered("alice@org.example", 2)) == sorted([ORDINARY, CHALLENGE])
     assert f"internal-error callback={name} error=RuntimeError" in unstarted.log_text()
     assert "secret-canary" not in unstarted.log_text()
     assert unstarted.milter.running

@@ -11,7 +11,9 @@ import pytest
 from acme_milter.worker.dkim_verifier import ArithmeticPool
 from tests.worker.fickle_smtp import FickleSmtp
 from tests.worker.intake_bench import IntakeBench
+from tests.worker.order_bench import OrderBench
 from tests.worker.reply_post import Post
+from tests.worker.site import Site
 
 
 class MakeBench(Protocol):
@@ -55,3 +57,28 @@ def post(make_bench: MakeBench, smtp: FickleSmtp) -> Post:
     enrollment = bench.expect()
     assert bench.decide().disposition == "discard"
     return Post(bench, smtp, enrollment)
+
+
+class MakeOrderBench(Protocol):
+    """Makes an OrderBench; the arguments change its configuration."""
+
+    def __call__(self, **changes: Any) -> OrderBench: ...
+
+
+@pytest.fixture(scope="session")
+def site_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+@pytest.fixture
+def site(site_of_session: Site) -> Iterator[Site]:
+    """A site whose CA has no faults, until the test gives it some."""
+    yield site_of_session
+    site_of_session.authority.reset_knobs()
+
+
+@pytest.fixture
+def make_orders(site: Site, tmp_path: Path, dkim_children: ArithmeticPool) -> Iterator[MakeOrderBench]:
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(OrderBench(site, tmp_path, dkim_children, **changes))

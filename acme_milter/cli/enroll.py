@@ -15,7 +15,7 @@ from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.progress import Ending, LiveView, PlainView, View
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import OPEN_STATES, State
-from acme_milter.ipc.client import FrameClient, PeerUnavailable
+from acme_milter.ipc.client import FrameClient, PeerForbidden, PeerUnavailable
 from acme_milter.store import overview
 from acme_milter.store.database import Database
 from acme_milter.store.overview import Overview
@@ -77,7 +77,13 @@ def ask_for(config: Config, addresses: Sequence[str], *, again: bool) -> list[di
             for start in range(0, len(addresses), BATCH):
                 request = {"call": "enroll", "addresses": list(addresses[start : start + BATCH]), "again": again}
                 answer, _ = worker.call(request)
+                if "results" not in answer:
+                    click.echo("the worker could not do it now; its log says why", err=True)
+                    raise click.exceptions.Exit(ExitCode.TRY_LATER)
                 results += cast("list[dict[str, object]]", answer["results"])
+    except PeerForbidden as error:
+        click.echo(f"{error}; run this as the worker's user, e.g. with: sudo -u acme-milter", err=True)
+        raise click.exceptions.Exit(ExitCode.PERMISSION) from None
     except PeerUnavailable as error:
         click.echo(f"no worker is listening: {error}; start it with: acme-milter --config {config.path} run", err=True)
         raise click.exceptions.Exit(ExitCode.TRY_LATER) from None

@@ -3,6 +3,7 @@
 
 import json
 import os
+import secrets
 from pathlib import Path
 
 import click
@@ -111,8 +112,8 @@ def _contents(
 
 def _write_private(file: Path, content: bytes) -> None:
     """0600 from the first byte on, and whole or not at all."""
-    part = file.with_name(file.name + ".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
         stream.write(content)
         stream.flush()

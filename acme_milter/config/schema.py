@@ -136,7 +136,7 @@ class Authority(Section):
     auto_post_after: LastingDuration = timedelta(minutes=10)
     dkim_headers: HeaderCoverage = Field(default=HeaderCoverage.STRICT, strict=False)
     require_auto_submitted: bool = True
-    minimum_rsa_bits: int = Field(default=1024, ge=1024, le=8192)  # RFC 8301 §3.2: below 1024 never counts
+    minimum_rsa_bits: int = Field(default=1024, ge=1024, le=4096)  # RFC 8301 §3.2: below 1024 never counts
     reply_to_domains: Several[DomainName] = ()
     auto_submitted_reply: bool = True
     challenge_wait: LastingDuration = timedelta(minutes=30)

@@ -39,3 +39,7 @@ def poll_delay(waited: timedelta) -> timedelta:
 def reorder_delay(generation: int) -> timedelta:
     """Wait before a mailbox's next order, when ``generation`` orders in a row have failed."""
     return REORDER[min(generation, len(REORDER)) - 1]
+
+
+LOOK_AT_OUTBOX = timedelta(minutes=1)
+"""How often an enrollment looks what has become of its reply, should nobody tell it."""

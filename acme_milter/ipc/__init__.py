@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How our processes speak to each other: frames of a JSON header and a binary body over a unix socket."""
 
-from acme_milter.ipc.client import FrameClient, PeerUnavailable
+from acme_milter.ipc.client import FrameClient, PeerForbidden, PeerUnavailable
 from acme_milter.ipc.frames import MAX_FRAME, FrameError, receive_frame, send_frame
 from acme_milter.ipc.server import AddressInUse, FrameServer
 
@@ -11,6 +11,7 @@ __all__ = [
     "FrameClient",
     "FrameError",
     "FrameServer",
+    "PeerForbidden",
     "PeerUnavailable",
     "receive_frame",
     "send_frame",

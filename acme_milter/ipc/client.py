@@ -20,6 +20,10 @@ class PeerUnavailable(Exception):
     temporary = True
 
 
+class PeerForbidden(PeerUnavailable):
+    """The server's socket is not for this user."""
+
+
 class _Gone(Exception):
     """The connection ended before the first octet of an answer."""
 
@@ -77,6 +81,9 @@ class FrameClient:
         except TimeoutError:
             connection.close()
             raise PeerUnavailable(f"{self._path}: no connection in time") from None
+        except PermissionError:
+            connection.close()
+            raise PeerForbidden(f"{self._path}: permission denied") from None
         except OSError as error:
             connection.close()
             raise PeerUnavailable(f"{self._path}: {error.strerror or error}") from None

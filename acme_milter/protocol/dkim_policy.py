@@ -177,6 +177,9 @@ def check_signature(
         raise MailRefused(MailFault.DKIM_COVERAGE, _coverage_detail(missing, headers))
     _check_times(signature, now, not_before)
     found = headers.at_most_one(b"Date")
+    if found is None and signature.timestamp is None and not_before is not None:
+        # Nothing would tell it from a mail that answered an order of last year.
+        raise MailRefused(MailFault.DKIM_TIME, "neither Date nor DKIM-Signature's t= says when it was made")
     if found is not None and not_before is not None:
         try:
             written = parse_date(found.value)

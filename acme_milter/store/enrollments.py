@@ -90,17 +90,22 @@ def of_mailbox(connection: sa.Connection, address: str) -> list[Enrollment]:
     return [_from_row(row) for row in rows]
 
 
-_COUNT = (
-    sa.select(table.c.authority, table.c.state, sa.func.count())
-    .where(table.c.state.in_(sa.bindparam("states", expanding=True)))
-    .group_by(table.c.authority, table.c.state)
+_IN_FLIGHT = (
+    sa.select(table.c.authority, sa.func.count().label("number"))
+    .where(
+        sa.or_(
+            table.c.state.in_([state.value for state in OPEN_STATES - {State.PLANNED}]),
+            # Its key is being made at this moment, and then it orders.
+            sa.and_(table.c.state == State.PLANNED.value, table.c.lease_until >= sa.bindparam("now")),
+        )
+    )
+    .group_by(table.c.authority)
 )
 
 
-def count_by_state(connection: sa.Connection, states: Collection[State]) -> dict[tuple[str, State], int]:
-    """Number of enrollments in these states, by (authority, state)."""
-    rows = connection.execute(_COUNT, {"states": list(states)})
-    return {(authority, State(state)): count for authority, state, count in rows}
+def in_flight(connection: sa.Connection, now: datetime) -> dict[str, int]:
+    """Number of enrollments that have begun and not ended, by authority."""
+    return {row.authority: row.number for row in connection.execute(_IN_FLIGHT, {"now": now})}
 
 
 # Asked many times a second, and built once: putting a statement together costs more than running it.
@@ -177,6 +182,10 @@ def release(connection: sa.Connection, enrollment_id: str, *, owner: str) -> Non
     )
 
 
-def release_all(connection: sa.Connection, *, owner: str) -> None:
-    """At start: leases that this owner held when it died are void."""
-    connection.execute(table.update().where(table.c.lease_owner == owner).values(lease_owner=None, lease_until=None))
+def release_all(connection: sa.Connection, *, place: str) -> None:
+    """At start: leases of a predecessor at this place are void."""
+    connection.execute(
+        table.update()
+        .where(table.c.lease_owner.startswith(place + "#", autoescape=True))
+        .values(lease_owner=None, lease_until=None)
+    )

@@ -70,11 +70,24 @@ def claim(
     return OutboxEntry(**connection.execute(sa.select(*_COLUMNS).where(table.c.id == entry_id)).one()._asdict())
 
 
-def begin_handover(connection: sa.Connection, entry_id: str, *, at: datetime) -> None:
-    """From now on, until an outcome is recorded, Postfix may have the reply (K11)."""
-    connection.execute(
-        table.update().where(table.c.id == entry_id).values(handover_began_at=at, handovers=table.c.handovers + 1)
+def begin_handover(connection: sa.Connection, entry_id: str, *, owner: str, at: datetime, most: int) -> bool:
+    """From now on, until an outcome is recorded, Postfix may have the reply (K11).
+
+    False, and nothing may be sent, when ``owner`` was asleep for so long that its lease ran out (F-37), or when the
+    reply was handed over ``most`` times already.
+    """
+    begun = connection.execute(
+        table.update()
+        .where(
+            table.c.id == entry_id,
+            table.c.lease_owner == owner,
+            table.c.lease_until > at,
+            table.c.sent_at.is_(None),
+            table.c.handovers < most,
+        )
+        .values(handover_began_at=at, handovers=table.c.handovers + 1)
     )
+    return begun.rowcount == 1
 
 
 def mark_sent(connection: sa.Connection, entry_id: str, *, owner: str, at: datetime, queue_id: str | None) -> bool:
@@ -108,9 +121,13 @@ def of_enrollment(connection: sa.Connection, enrollment_id: str) -> list[OutboxE
     return [OutboxEntry(**row._asdict()) for row in rows]
 
 
-def release_all(connection: sa.Connection, *, owner: str) -> None:
-    """At start: leases that this owner held when it died are void; what it began stays ambiguous."""
-    connection.execute(table.update().where(table.c.lease_owner == owner).values(lease_owner=None, lease_until=None))
+def release_all(connection: sa.Connection, *, place: str) -> None:
+    """At start: leases of a predecessor at this place are void; what it began stays ambiguous."""
+    connection.execute(
+        table.update()
+        .where(table.c.lease_owner.startswith(place + "#", autoescape=True))
+        .values(lease_owner=None, lease_until=None)
+    )
 
 
 def _finish(connection: sa.Connection, entry_id: str, owner: str, **values: object) -> bool:

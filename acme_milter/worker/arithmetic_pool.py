@@ -78,7 +78,10 @@ class ArithmeticPool:
             self._jobs.put_nowait(job)
         except queue.Full:
             raise VerifierBusy("64 mails wait for DKIM arithmetic") from None
-        return job.answer.result()
+        try:
+            return job.answer.result(QUEUE_SECONDS + 2 * WALL_SECONDS)
+        except TimeoutError:
+            raise VerifierBusy("no child took the mail in time") from None
 
     def process_ids(self) -> list[int]:
         """The process ids of the children that live now."""
@@ -139,7 +142,8 @@ class _Lane:
 
     def _work(self) -> None:
         try:
-            self._start()
+            with contextlib.suppress(OSError):  # no process to be had just now: the first job will ask again
+                self._start()
             while (job := self._jobs.get()) is not None:
                 try:
                     job.answer.set_result(self._answer(job))
@@ -152,7 +156,10 @@ class _Lane:
         if self._stopping or time.monotonic() > job.give_up_at:
             raise VerifierBusy("the mail waited too long for DKIM arithmetic")
         for _ in range(2):
-            child = self._start()
+            try:
+                child = self._start()
+            except OSError:
+                raise VerifierBusy("no process can be started for DKIM arithmetic") from None
             try:
                 return _exchange(child, job.frame, time.monotonic() + self._wall_seconds) == VALID
             except _ChildDied as death:

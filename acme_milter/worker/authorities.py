@@ -16,6 +16,8 @@ from acme_milter.acme.account import Eab
 from acme_milter.acme.client import AcmeClient
 from acme_milter.acme.network import Network
 from acme_milter.config.schema import Authority, Config
+from acme_milter.config.schema import Eab as EabSection
+from acme_milter.config.secret import SecretUnavailable
 from acme_milter.eventlog import Event, log_event
 from acme_milter.keys.client import KeydClient
 from acme_milter.store import accounts
@@ -25,8 +27,8 @@ from acme_milter.store.database import Database
 USER_AGENT = f"acme-milter/{__version__}"
 
 
-class NoAccount(Exception):
-    """The authority cannot be used as configured; ``str`` says which key to change."""
+class AuthorityUnusable(Exception):
+    """The authority cannot be used as it is configured; the text names the key and what is wrong with it."""
 
     safe_text = True
 
@@ -68,7 +70,8 @@ class Authorities:
     def client(self, name: str) -> AcmeClient:
         """The client of authority ``name``, with a registered account.
 
-        Raises AcmeError when the authority does not answer or refuses, keys' errors when keyd is away.
+        Raises AcmeError when the authority does not answer or refuses, keys' errors when keyd is away, and
+        AuthorityUnusable when what the configuration says of it cannot be used.
         """
         ready = self._clients.get(name)
         if ready is not None:
@@ -77,7 +80,10 @@ class Authorities:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:  # a hundred mailboxes that start together register one account
             if name not in self._clients:
-                self._clients[name] = self._connect(name, self._config().authorities[name])
+                authority = self._config().authorities.get(name)
+                if authority is None:
+                    raise AuthorityUnusable(f"authorities.{name} is not configured any more")
+                self._clients[name] = self._connect(name, authority)
             return self._clients[name]
 
     def close(self) -> None:
@@ -85,12 +91,17 @@ class Authorities:
             client.network.close()
 
     def _connect(self, name: str, authority: Authority) -> AcmeClient:
-        network = Network(
-            authority.directory,
-            ca_bundle=authority.ca_bundle,
-            user_agent=USER_AGENT,
-            connections=authority.limits.connections,
-        )
+        try:
+            network = Network(
+                authority.directory,
+                ca_bundle=authority.ca_bundle,
+                user_agent=USER_AGENT,
+                connections=authority.limits.connections,
+            )
+        except OSError as error:
+            raise AuthorityUnusable(
+                f"authorities.{name}.ca_bundle: {authority.ca_bundle}: {error.strerror or 'no certificates in it'}"
+            ) from None
         try:
             account = self._account_with_key(name, authority)
             signer = KeydSigner(self._keyd, account)
@@ -129,15 +140,20 @@ class Authorities:
 
     def _register(self, network: Network, signer: KeydSigner, name: str, authority: Authority) -> AcmeClient:
         """RFC 8555 §7.3. For a key that the authority knows already, newAccount answers the existing account."""
-        eab = None
-        if authority.eab is not None:
-            eab = Eab.from_text(authority.eab.kid.read(), authority.eab.hmac.read())
+        eab = None if authority.eab is None else _external_account(name, authority.eab)
         client = AcmeClient.register(network, signer, contact=authority.contact, agree_tos=authority.agree_tos, eab=eab)
         terms_url = network.directory().meta.terms
         with self._database.write() as connection:
             accounts.set_url(connection, signer.account.id, url=client.account_url, terms_url=terms_url)
         log_event(Event.ACCOUNT_READY, authority=name, account=client.account_url, terms=terms_url)
         return client
+
+
+def _external_account(name: str, configured: EabSection) -> Eab:
+    try:
+        return Eab.from_text(configured.kid.read(), configured.hmac.read())
+    except (SecretUnavailable, ValueError) as error:
+        raise AuthorityUnusable(f"authorities.{name}.eab: {error}") from None
 
 
 def _thumbprint(jwk: Mapping[str, str]) -> str:

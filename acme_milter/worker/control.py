@@ -11,6 +11,9 @@ from acme_milter.eventlog import Event, log_event
 from acme_milter.store import audit, enrollments
 from acme_milter.store.database import Database
 
+AT_ONCE = 100
+"""Enrollments in one transaction: a challenge mail's commit must not wait longer than a fraction of a second."""
+
 
 class Control:
     """Answers frames; ``handle`` is what an ipc.FrameServer wants. All writes of the command line pass here."""
@@ -41,9 +44,19 @@ class Control:
                 return {"error": "unknown call"}, b""
 
     def _enroll(self, addresses: list[str], *, again: bool) -> list[dict[str, object]]:
-        """Open an enrollment for each address, in one transaction. ``again``: even where a certificate is active."""
+        """Open an enrollment for each address. ``again``: even where a certificate is active."""
+        results: list[dict[str, object]] = []
+        for start in range(0, len(addresses), AT_ONCE):
+            results += self._enroll_some(addresses[start : start + AT_ONCE], again=again)
+        opened_count = sum(result["outcome"] == "opened" for result in results)
+        if opened_count:
+            log_event(Event.ENROLLMENT_OPENED, count=opened_count)
+        self._work_is_due()
+        return results
+
+    def _enroll_some(self, addresses: list[str], *, again: bool) -> list[dict[str, object]]:
+        results: list[dict[str, object]] = []
         with self._database.write() as connection:
-            results: list[dict[str, object]] = []
             for address in addresses:
                 mailbox = self._config().canonical(address)
                 policy = None if mailbox is None else self._config().policy_for(mailbox)
@@ -63,8 +76,4 @@ class Control:
                     opened = enrollments.open_new(connection, address=mailbox, authority=authority, now=now)
                     audit.record(connection, Event.ENROLLMENT_OPENED, at=now, enrollment_id=opened.id, address=mailbox)
                     results.append({"address": mailbox, "outcome": "opened", "id": opened.id})
-        opened_count = sum(result["outcome"] == "opened" for result in results)
-        if opened_count:
-            log_event(Event.ENROLLMENT_OPENED, count=opened_count)
-        self._work_is_due()
         return results

@@ -17,12 +17,13 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Config, Policy
 from acme_milter.enrollment import gate
+from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX
 from acme_milter.enrollment.gate import Envelope, Expectation, Outcome, Reason, Stopped
 from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment, State
 from acme_milter.enrollment.state_machine import ChallengeMailAccepted, advance
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_mail
-from acme_milter.protocol.dkim_policy import Verdict
+from acme_milter.protocol.dkim_policy import Verdict, candidate_signatures
 from acme_milter.protocol.faults import MailFault, MailRefused
 from acme_milter.store import audit, challenge_mails, enrollments, outbox
 from acme_milter.store.database import Database
@@ -32,6 +33,9 @@ from acme_milter.worker.expectations import expectations_of
 
 PATIENCE = 0.75
 """The part of the milter's deadline (8 s) that a mail may wait here for its order's row (G10's race)."""
+
+MOST_WAITING = 4
+"""Mails that may wait at once; more get 451 at once, so that forgeries cannot occupy every thread."""
 
 LONGEST_DOUBT = timedelta(minutes=30)
 """Rule T: how long one challenge mail may be put off before it is delivered after all."""
@@ -86,6 +90,7 @@ class Intake:
         self._reply_is_due = reply_is_due
         self._orders_changed = threading.Condition()
         self._orders_known = 0
+        self._waiting = threading.Semaphore(MOST_WAITING)
         self._doubts_without_store: dict[bytes, datetime] = {}
 
     def order_became_known(self) -> None:
@@ -146,9 +151,18 @@ class Intake:
                 remaining = deadline - time.monotonic()
                 if stopped.reason is not Reason.ORDER_NOT_KNOWN_YET or remaining <= 0:
                     raise
-            with self._orders_changed:
-                # A worker on another host may commit the row, so look again now and then without being told.
-                self._orders_changed.wait_for(lambda: self._orders_known != seen, min(remaining, 0.5))  # noqa: B023 used at once
+                _check_worth_waiting(mail)
+                if not self._waiting.acquire(blocking=False):
+                    raise
+            try:
+                self._wait_for_orders(seen, min(remaining, 0.5))
+            finally:
+                self._waiting.release()
+
+    def _wait_for_orders(self, seen: int, seconds: float) -> None:
+        """Until an order's row was committed since ``seen``; a worker on another host may do so without telling."""
+        with self._orders_changed:
+            self._orders_changed.wait_for(lambda: self._orders_known != seen, seconds)
 
     def _admit_in_time(self, candidate: Candidate, admission: Admission, deadline: float) -> Decision:
         """G24: by then the milter has put the mail off by itself, so nothing may be promised any more."""
@@ -174,7 +188,7 @@ class Intake:
             )
             challenge_mails.insert(connection, stored)
             outbox.insert(connection, entry)
-            moved = advance(enrollment, _accepted(enrollment), now)
+            moved = advance(enrollment, _accepted(enrollment, now), now)
             enrollments.save(connection, moved, release=False)
             audit.record(
                 connection,
@@ -260,18 +274,22 @@ def _parse(candidate: Candidate) -> ChallengeMail:
         raise gate.stopped_by(refused) from None
 
 
-def _accepted(enrollment: Enrollment) -> ChallengeMailAccepted:
-    """The outbox acts next; the enrollment itself need only wake when its order has run out of time.
+def _check_worth_waiting(mail: ChallengeMail) -> None:
+    """A mail that no signature could ever prove is judged now: it neither waits nor is put off."""
+    try:
+        candidate_signatures(mail.headers, mail.sender.domain)
+    except MailRefused as refused:
+        raise gate.stopped_by(refused) from None
+
+
+def _accepted(enrollment: Enrollment, now: datetime) -> ChallengeMailAccepted:
+    """The outbox acts next; the enrollment itself only looks now and then what has become of that.
 
     Unless a first reply is out already: what a second challenge brings must not hold up the first one's validation.
     """
     if enrollment.state in {State.REPLIED, State.VALIDATING}:
         return ChallengeMailAccepted(next_attempt_at=enrollment.next_attempt_at)
-    assert enrollment.began_ordering_at is not None
-    ends_at = enrollment.began_ordering_at + gate.CHALLENGE_LIFETIME
-    if enrollment.order_expires_at is not None:
-        ends_at = min(ends_at, enrollment.order_expires_at)
-    return ChallengeMailAccepted(next_attempt_at=ends_at)
+    return ChallengeMailAccepted(next_attempt_at=now + LOOK_AT_OUTBOX)
 
 
 def _token_or_everything(candidate: Candidate) -> bytes:

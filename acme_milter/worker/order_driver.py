@@ -2,6 +2,7 @@
 """The order driver: for an enrollment in a given state, the one step that is due. Saving it is the scheduler's."""
 
 import contextlib
+import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from acme_milter.acme.problem import AcmeError, ErrorType, Problem, ServerRefuse
 from acme_milter.certificate.issued import IssuedCertificate, check_issued
 from acme_milter.certificate.refusal import CertificateRefused
 from acme_milter.config.schema import Authority, Config
-from acme_milter.enrollment.backoff import poll_delay, reorder_delay
+from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX, poll_delay, reorder_delay
 from acme_milter.enrollment.gate import CHALLENGE_LIFETIME
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import (
@@ -35,12 +36,15 @@ from acme_milter.enrollment.state_machine import (
     Superseded,
     advance,
 )
-from acme_milter.keys.client import KeydClient
-from acme_milter.store import certificates, enrollments, mailbox_keys
+from acme_milter.eventlog import Event as LogEvent
+from acme_milter.eventlog import log_event
+from acme_milter.keys.client import KeydClient, KeydUnavailable
+from acme_milter.keys.refusal import KeydRefused
+from acme_milter.store import audit, certificates, enrollments, mailbox_keys, outbox
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.mailbox_keys import StoredMailboxKey
-from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.authorities import Authorities, AuthorityUnusable
 from acme_milter.worker.vault import Vault
 
 CLEANUP_ATTEMPTS = 3
@@ -50,12 +54,18 @@ def _nothing(_connection: sa.Connection) -> None:
     pass
 
 
+def _rest() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What a step came to: the event to advance by, and rows that belong into the same transaction."""
 
     event: Event
     also: Callable[[sa.Connection], None] = _nothing
+    afterwards: Callable[[], None] = _rest
+    """Called once all of that is committed; must not raise."""
 
 
 class OrderDied(Exception):
@@ -104,8 +114,10 @@ class OrderDriver:
                     return self._fetch_certificate(enrollment)
                 case State.ISSUED:
                     return self._clean_up(enrollment)
-                case _:  # REPLYING waits for the outbox, and wakes only to meet its deadline above
-                    return Step(Deferred(next_attempt_at=self._deadline(enrollment)))
+                case State.REPLYING:
+                    return self._wait_for_outbox(enrollment)
+                case _:  # nothing is due in a state that is not open
+                    return Step(Deferred(next_attempt_at=self.clock() + LOOK_AT_OUTBOX))
         except OrderDied as died:
             return self._fail(enrollment, str(died), again=died.again)
         except ServerRefused as refused:
@@ -118,6 +130,7 @@ class OrderDriver:
         policy = self.config().policy_for(enrollment.address)
         if policy is None:
             raise OrderDied("the mailbox is not managed any more", again=False)
+        self._authority(enrollment)
         self.authorities.client(enrollment.authority)  # an authority that cannot be reached costs no key
         now = self.clock()
         key_id = uuid.uuid4().hex
@@ -191,6 +204,16 @@ class OrderDriver:
             return Step(Deferred(next_attempt_at=waits_since + authority.challenge_wait))
         raise OrderDied(f"no challenge mail from {enrollment.challenge_sender} arrived in time", again=True)
 
+    def _wait_for_outbox(self, enrollment: Enrollment) -> Step:
+        """The responder does the work; what keeps it from it is shown here, and ends here when it gave up."""
+        with self.database.read() as connection:
+            entries = outbox.of_enrollment(connection, enrollment.id)
+        errors = [entry.last_error for entry in entries if entry.last_error is not None]
+        if all(entry.next_attempt_at is None for entry in entries):
+            raise OrderDied(f"the reply could not be handed to Postfix: {errors[-1] if errors else 'none'}", again=True)
+        look_again = min(self.clock() + LOOK_AT_OUTBOX, self._deadline(enrollment))
+        return Step(Deferred(next_attempt_at=look_again, last_error=errors[-1] if errors else None))
+
     def _post_challenge(self, enrollment: Enrollment) -> Step:
         """RFC 8823 §3 step 7, RFC 8555 §7.5.1; a challenge that was posted to get the mail is not posted again."""
         now = self.clock()
@@ -244,12 +267,29 @@ class OrderDriver:
                 trust_roots=self._trust_roots(enrollment),
             )
         except CertificateRefused as refused:
+            self._keep_refused(enrollment, chain_pem, refused)
             raise OrderDied(f"the certificate is not what was ordered: {refused}", again=False) from None
         stored = _stored(enrollment, issued, key.id, self.clock())
         return Step(
             CertificateIssued(certificate_id=stored.id),
             also=lambda connection: certificates.insert(connection, stored),
         )
+
+    def _keep_refused(self, enrollment: Enrollment, chain_pem: bytes, refused: CertificateRefused) -> None:
+        """F-32: it is not used, but not thrown away either: somebody will have to talk to the authority about it."""
+        log_event(
+            LogEvent.CERTIFICATE_REFUSED, level=logging.ERROR, rcpt=enrollment.address, order=enrollment.id,
+            reason=refused.reason,
+        )  # fmt: skip
+        with self.database.write() as connection:
+            audit.record(
+                connection,
+                LogEvent.CERTIFICATE_REFUSED,
+                at=self.clock(),
+                enrollment_id=enrollment.id,
+                address=enrollment.address,
+                details={"reason": refused.reason, "chain": chain_pem.decode("ascii", "replace")},
+            )
 
     def _clean_up(self, enrollment: Enrollment) -> Step:
         """T26: a valid authorization left lying about would let a thief of the account key order without a mail."""
@@ -287,13 +327,20 @@ class OrderDriver:
         return deadline
 
     def _fail(self, enrollment: Enrollment, error: str, *, again: bool) -> Step:
-        """End the enrollment; open its successor where that can help. A pending authorization is given back."""
-        if enrollment.authorization_url is not None:
+        """End the enrollment; open its successor where that can help.
+
+        The authorization is given back only when that is committed: a challenge mail that comes in between must not
+        be answered for an authorization which we have just ended.
+        """
+
+        def give_back() -> None:
             # Otherwise the authority could hand the dead authorization back with the next order (F-20).
-            with contextlib.suppress(AcmeError):
-                self._client(enrollment).deactivate_authorization(enrollment.authorization_url)
+            with contextlib.suppress(AcmeError, KeydUnavailable, KeydRefused, AuthorityUnusable):
+                if enrollment.authorization_url is not None:
+                    self._client(enrollment).deactivate_authorization(enrollment.authorization_url)
+
         if not again:
-            return Step(Failed(last_error=error))
+            return Step(Failed(last_error=error), afterwards=give_back)
         now = self.clock()
         successor_id = uuid.uuid4().hex
 
@@ -308,7 +355,8 @@ class OrderDriver:
                 next_attempt_at=now + reorder_delay(enrollment.generation),
             )
 
-        return Step(Failed(last_error=error, successor_id=successor_id), also=open_successor)
+        failed = Failed(last_error=error, successor_id=successor_id)
+        return Step(failed, also=open_successor, afterwards=give_back)
 
     def _look_again(self, enrollment: Enrollment, retry_after: timedelta | None) -> Step:
         now = self.clock()
@@ -339,7 +387,12 @@ class OrderDriver:
 
     def _trust_roots(self, enrollment: Enrollment) -> list[bytes] | None:
         path = self._authority(enrollment).trust_roots
-        return None if path is None else [path.read_bytes()]
+        try:
+            return None if path is None else [path.read_bytes()]
+        except OSError as error:
+            raise AuthorityUnusable(
+                f"authorities.{enrollment.authority}.trust_roots: {path}: {error.strerror}"
+            ) from None
 
 
 def _check_alive(order: Order) -> None:

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from acme_milter.acme.authorization import AuthorizationStatus, ChallengeStatus
 from acme_milter.acme.problem import AcmeError, ServerRefused
 from acme_milter.config.schema import Config, ReplyPolicy
-from acme_milter.enrollment.gate import CHALLENGE_LIFETIME
 from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment
 from acme_milter.enrollment.state_machine import ReplyHandedOver, advance
 from acme_milter.eventlog import Event, log_event
@@ -24,8 +23,12 @@ from acme_milter.worker.authorities import Authorities
 from acme_milter.worker.vault import Vault
 
 LEASE = timedelta(minutes=5)
-SMTP_TIMEOUT = 60.0
-"""Seconds for one SMTP command; Postfix on the same host answers in milliseconds."""
+SMTP_TIMEOUT = 30.0
+"""Seconds for one SMTP command; Postfix on the same host answers in milliseconds. A dialogue has seven of them at most,
+so that it ends before the lease does."""
+
+PATIENCE = timedelta(hours=6)
+"""F-26: how long a reply is offered to a Postfix that does not take it; then its order is given up for another one."""
 
 AMBIGUOUS_PAUSE = timedelta(seconds=60)
 """F-25: how long an interrupted handover rests before the same bytes go out once more."""
@@ -68,8 +71,8 @@ class Responder:
             self._give_up(entry, f"the order is over ({enrollment.state})")
         elif enrollment.authority not in self.config().authorities:
             self._give_up(entry, f"authority {enrollment.authority} is not configured any more")
-        elif now - entry.created_at > CHALLENGE_LIFETIME:
-            self._give_up(entry, "the challenge has outlived its 24 hours")
+        elif now - entry.created_at > PATIENCE:
+            self._give_up(entry, entry.last_error or "nothing came of it in time")
         elif entry.handover_began_at is None or self._may_repeat(entry, entry.handover_began_at, enrollment):
             self._hand_over(entry, enrollment.address)
 
@@ -119,7 +122,9 @@ class Responder:
             return
         raw = self.vault.unseal_reply(entry.id, entry.sealed_reply)
         with self.database.write() as connection:
-            outbox.begin_handover(connection, entry.id, at=self.clock())
+            begun = outbox.begin_handover(connection, entry.id, owner=self.owner, at=self.clock(), most=MOST_HANDOVERS)
+        if not begun:
+            return
         try:
             queue_id = submit(raw, entry.envelope_sender, entry.envelope_recipient, policy.reply)
         except NotTaken as refused:

@@ -19,8 +19,10 @@ from acme_milter.enrollment.state_machine import Deferred, ImpossibleTransition,
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
+from acme_milter.keys.sealing import SealBroken
 from acme_milter.store import audit, enrollments, outbox
 from acme_milter.store.database import Database
+from acme_milter.worker.authorities import AuthorityUnusable
 from acme_milter.worker.janitor import EVERY, Janitor
 from acme_milter.worker.order_driver import OrderDriver, Step
 from acme_milter.worker.responder import Responder
@@ -46,6 +48,7 @@ class Scheduler:
     def __init__(
         self,
         *,
+        place: str,
         owner: str,
         config: Callable[[], Config],
         database: Database,
@@ -54,6 +57,7 @@ class Scheduler:
         clock: Callable[[], datetime],
         threads: int,
     ) -> None:
+        self._place = place
         self._owner = owner
         self._config = config
         self._database = database
@@ -74,17 +78,21 @@ class Scheduler:
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
-        """Begin. Start is recovery: leases that died with our predecessor are void."""
+        """Begin. Start is recovery: leases that died with our predecessor at this place are void.
+
+        So nobody else may work at this place any more; who holds its sockets is sure of that.
+        """
         with self._database.write() as connection:
-            enrollments.release_all(connection, owner=self._owner)
-            outbox.release_all(connection, owner=self._owner)
+            enrollments.release_all(connection, place=self._place)
+            outbox.release_all(connection, place=self._place)
         self._thread.start()
 
     def stop(self) -> None:
         """Begin nothing new and let running steps end."""
         self._stopping.set()
         self._wake.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         self._steps.shutdown(cancel_futures=True)
         self._replies.shutdown(cancel_futures=True)
 
@@ -121,7 +129,7 @@ class Scheduler:
         with self._database.read() as connection:
             replies = outbox.due(connection, now=now, limit=4 * REPLY_THREADS)
             steps = enrollments.due(connection, now=now, limit=free, states=MOVING, resting=paused)
-            room = self._room(connection)
+            room = self._room(connection, now)
             resting = paused | {authority for authority, places in room.items() if places <= 0}
             begun = enrollments.due(connection, now=now, limit=free, states={State.PLANNED}, resting=resting)
         for entry_id in replies:
@@ -133,10 +141,10 @@ class Scheduler:
             if room[authority] >= 0:
                 self._submit(self._steps, enrollment_id, self._advance_one)
 
-    def _room(self, connection: sa.Connection) -> dict[str, int]:
+    def _room(self, connection: sa.Connection, now: datetime) -> dict[str, int]:
         """How many more enrollments each authority may have in flight."""
         room = {name: settings.limits.in_flight for name, settings in self._config().authorities.items()}
-        for (authority, _), count in enrollments.count_by_state(connection, MOVING).items():
+        for authority, count in enrollments.in_flight(connection, now).items():
             if authority in room:
                 room[authority] -= count
         return room
@@ -171,19 +179,29 @@ class Scheduler:
                 enrollments.release(connection, enrollment_id, owner=self._owner)
 
     def _try_step(self, enrollment: Enrollment) -> Step:
-        """Take the step; a failure that may pass becomes a later attempt."""
+        """Take the step; a failure that may pass becomes a later attempt, and says so where people look."""
         try:
             return self._driver.take_step(enrollment)
-        except (AcmeError, KeydUnavailable, KeydRefused) as error:
-            pause = step_delay(enrollment.attempts + 1, random.random())  # noqa: S311 spreads load, hides nothing
-            asked = getattr(error, "retry_after", None)
-            if asked is not None:
-                pause = max(pause, asked)
-            until = self._clock() + pause
-            if isinstance(error, RateLimited):  # RFC 8555 §6.6: the limit may be the account's, not the mailbox's
-                self._paused_until[enrollment.authority] = until
-                log_event(Event.AUTHORITY_PAUSED, authority=enrollment.authority, until=until, error=str(error))
-            return Step(Deferred(next_attempt_at=until, last_error=str(error)))
+        except RateLimited as error:
+            step = self._later(enrollment, str(error), error.retry_after)
+            until = step.event.next_attempt_at
+            assert until is not None
+            # RFC 8555 §6.6: the limit may be the account's, not the mailbox's.
+            self._paused_until[enrollment.authority] = until
+            log_event(Event.AUTHORITY_PAUSED, authority=enrollment.authority, until=until, error=str(error))
+            return step
+        except AcmeError as error:
+            return self._later(enrollment, str(error), error.retry_after)
+        except (KeydUnavailable, KeydRefused, AuthorityUnusable, SealBroken) as error:
+            return self._later(enrollment, str(error))
+        except Exception as error:  # noqa: BLE001 the edge of a step: a mistake of ours holds up one mailbox, visibly
+            log_exception(Event.INTERNAL_ERROR, error, rcpt=enrollment.address, order=enrollment.id)
+            return self._later(enrollment, f"internal error ({type(error).__name__}); the worker's log has the place")
+
+    def _later(self, enrollment: Enrollment, error: str, asked: timedelta | None = None) -> Step:
+        pause = step_delay(enrollment.attempts + 1, random.random())  # noqa: S311 spreads load, hides nothing
+        until = self._clock() + max(pause, asked or timedelta(0))
+        return Step(Deferred(next_attempt_at=until, last_error=error))
 
     def _save(self, before: Enrollment, step: Step) -> Enrollment | None:
         """Compare-and-swap. Returns the enrollment, still leased, when its next step is due at once; else None."""
@@ -209,6 +227,7 @@ class Scheduler:
                 enrollments.release(connection, before.id, owner=self._owner)
             return None
         self._tell(before, after)
+        step.afterwards()
         return after if again else None
 
     def _tell(self, before: Enrollment, after: Enrollment) -> None:

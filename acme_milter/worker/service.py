@@ -2,10 +2,10 @@
 """The worker role: puts the parts together, listens, and works until it is told to stop."""
 
 import os
+import secrets
 import signal
 import socket
 import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -37,6 +37,10 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+class StoppedEarly(Exception):
+    """The worker was told to stop while it still waited for keyd."""
+
+
 class Worker:
     """All parts of the role, in the order in which they need each other. Ready once ``start`` returns."""
 
@@ -53,10 +57,10 @@ class Worker:
         """The configuration in force; every part asks for it anew, so that it can be swapped whole."""
         return self._config
 
-    def start(self) -> None:
-        """Raises StoreUnusable, AddressInUse, and keys errors other than keyd being away (that is waited for)."""
+    def start(self, stop: threading.Event) -> None:
+        """Raises StoreUnusable, AddressInUse, SigningKeyUnavailable, and StoppedEarly."""
         self._database.upgrade()
-        vault = Vault(_await_data_key(self._keyd))
+        vault = Vault(_await_data_key(self._keyd, stop))
         config = self._config
         self._scheduler = scheduler = self._make_scheduler(vault)
         lookup = KeyLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())
@@ -80,9 +84,10 @@ class Worker:
             ),
             FrameServer(config.worker.control_socket, CONTROL_MODE, control.handle, threads=4, on_error=_on_error),
         ]
-        scheduler.start()
+        # The sockets first: holding them proves that no other worker holds leases at this place.
         for server in self._servers:
             server.start()
+        scheduler.start()
 
     def stop(self) -> None:
         """Polite, but nothing depends on it: a start recovers from any kind of end."""
@@ -96,7 +101,8 @@ class Worker:
         self._database.close()
 
     def _make_scheduler(self, vault: Vault) -> Scheduler:
-        owner = f"{socket.gethostname()}:{self._config.worker.control_socket}"
+        place = f"{socket.gethostname()}:{self._config.worker.control_socket}"
+        owner = f"{place}#{secrets.token_hex(4)}"  # a predecessor that is still asleep somewhere must not pass for us
         driver = OrderDriver(
             config=self.config,
             database=self._database,
@@ -114,6 +120,7 @@ class Worker:
             clock=utc_now,
         )
         return Scheduler(
+            place=place,
             owner=owner,
             config=self.config,
             database=self._database,
@@ -135,25 +142,27 @@ def run_worker(config: Config) -> None:
     worker = Worker(config)
     log_event(Event.ROLE_STARTED, role="worker", pid=os.getpid())
     try:
-        worker.start()
+        worker.start(stop)
         log_event(Event.ROLE_READY, role="worker")
         stop.wait()
+    except StoppedEarly:
+        pass
     finally:
         worker.stop()
     log_event(Event.ROLE_STOPPED, role="worker")
 
 
-def _await_data_key(keyd: KeydClient) -> bytes:
-    """keyd may start after us, or be restarted at this very moment."""
+def _await_data_key(keyd: KeydClient, stop: threading.Event) -> bytes:
+    """keyd may start after us, or be restarted at this very moment. Raises StoppedEarly."""
     told = False
-    while True:
+    while not stop.wait(0.2 if told else 0):
         try:
             return keyd.data_key()
         except KeydUnavailable as error:
             if not told:
                 log_exception(Event.KEYD_UNREACHABLE, error)
                 told = True
-            time.sleep(0.2)
+    raise StoppedEarly
 
 
 def _on_error(error: Exception) -> None:

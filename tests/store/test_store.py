@@ -23,6 +23,7 @@ from acme_milter.store.schema import metadata
 
 NOW = datetime(2026, 11, 22, 9, 0, 0, 123456, tzinfo=UTC)
 SOON = NOW + timedelta(minutes=5)
+SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
@@ -230,26 +231,39 @@ def test_an_outbox_entry_is_claimed_by_one_and_sent_once(database: Database) -> 
         assert outbox.due(connection, now=NOW, limit=5) == ["o1"]
         assert outbox.claim(connection, "o1", owner="w", now=NOW, until=SOON) == entry
         assert outbox.claim(connection, "o1", owner="v", now=NOW, until=SOON) is None
-        outbox.begin_handover(connection, "o1", at=NOW)
+        assert outbox.begin_handover(connection, "o1", owner="w", at=NOW, most=2)
         assert not outbox.mark_sent(connection, "o1", owner="v", at=NOW, queue_id="q")
         assert outbox.mark_sent(connection, "o1", owner="w", at=NOW, queue_id="q")
         assert outbox.due(connection, now=SOON + timedelta(days=1), limit=5) == []
 
 
-def test_an_interrupted_handover_is_remembered_and_a_refused_one_forgotten(database: Database) -> None:
+def test_an_interrupted_handover_is_remembered_and_a_refusal_after_it_does_not_undo_it(database: Database) -> None:
     entry = outbox_entry(stored_challenge(database))
     with database.write() as connection:
         outbox.insert(connection, entry)
-        outbox.claim(connection, "o1", owner="w", now=NOW, until=SOON)
-        outbox.begin_handover(connection, "o1", at=NOW)
-        outbox.release_all(connection, owner="w")  # as a worker does when it starts after a crash
-        again = outbox.claim(connection, "o1", owner="w", now=NOW, until=SOON)
+        outbox.claim(connection, "o1", owner="w#1", now=NOW, until=SOON)
+        outbox.begin_handover(connection, "o1", owner="w#1", at=NOW, most=2)
+        outbox.release_all(connection, place="w")  # as a worker does when it starts after a crash
+        again = outbox.claim(connection, "o1", owner="w#1", now=NOW, until=SOON)
         assert again is not None
         assert (again.handover_began_at, again.handovers) == (NOW, 1)
-        outbox.mark_deferred(connection, "o1", owner="w", until=NOW, error="451", certain=True)
-        refused = outbox.claim(connection, "o1", owner="w", now=NOW, until=SOON)
+        assert outbox.begin_handover(connection, "o1", owner="w#1", at=SOON - SECOND, most=2)
+        outbox.mark_deferred(connection, "o1", owner="w#1", until=NOW, error="451", certain=True)
+        refused = outbox.claim(connection, "o1", owner="w#1", now=NOW, until=SOON)
         assert refused is not None
-        assert (refused.handover_began_at, refused.handovers, refused.attempts) == (None, 0, 1)
+        assert (refused.handover_began_at, refused.handovers, refused.attempts) == (SOON - SECOND, 1, 1)
+
+
+def test_a_handover_does_not_begin_without_a_living_lease_or_too_often(database: Database) -> None:
+    entry = outbox_entry(stored_challenge(database))
+    with database.write() as connection:
+        outbox.insert(connection, entry)
+        outbox.claim(connection, "o1", owner="w#1", now=NOW, until=SOON)
+        assert not outbox.begin_handover(connection, "o1", owner="w#2", at=NOW, most=2)
+        assert not outbox.begin_handover(connection, "o1", owner="w#1", at=SOON, most=2)
+        assert outbox.begin_handover(connection, "o1", owner="w#1", at=NOW, most=2)
+        assert outbox.begin_handover(connection, "o1", owner="w#1", at=NOW, most=2)
+        assert not outbox.begin_handover(connection, "o1", owner="w#1", at=NOW, most=2)
 
 
 def test_a_damaged_database_is_refused_with_its_name(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from tests.protocol.sample_mail import RECIPIENT, SENDER
 from tests.worker.fickle_smtp import FickleSmtp
 from tests.worker.intake_bench import IntakeBench
 
-OWNER = "this worker"
+PLACE = "here"
+OWNER = f"{PLACE}#1"
 
 
 @dataclass
@@ -78,6 +79,6 @@ class Post:
             until = self.bench.clock() + timedelta(minutes=5)
             claimed = outbox.claim(connection, self.entry.id, owner=OWNER, now=self.bench.clock(), until=until)
             assert claimed is not None
-            outbox.begin_handover(connection, claimed.id, at=self.bench.clock())
+            assert outbox.begin_handover(connection, claimed.id, owner=OWNER, at=self.bench.clock(), most=2)
         with self.bench.database.write() as connection:
-            outbox.release_all(connection, owner=OWNER)
+            outbox.release_all(connection, place=PLACE)

@@ -125,7 +125,7 @@ class Scheduler:
     def _dispatch(self) -> None:
         now = self._clock()
         free = max(2 * self._threads - len(self._busy), 0)
-        paused = {authority for authority, until in self._paused_until.items() if now < until}
+        paused = {authority for authority in list(self._paused_until) if self._rests(authority)}
         with self._database.read() as connection:
             replies = outbox.due(connection, now=now, limit=4 * REPLY_THREADS)
             steps = enrollments.due(connection, now=now, limit=free, states=MOVING, resting=paused)
@@ -171,12 +171,17 @@ class Scheduler:
         now = self._clock()
         with self._database.write() as connection:
             enrollment = enrollments.claim(connection, enrollment_id, owner=self._owner, now=now, until=now + LEASE)
-        while enrollment is not None and not self._stopping.is_set():
+        # The authority may have begun to rest since this was put into the queue.
+        while enrollment is not None and not self._stopping.is_set() and not self._rests(enrollment.authority):
             step = self._try_step(enrollment)
             enrollment = self._save(enrollment, step)
         if enrollment is not None:
             with self._database.write() as connection:
                 enrollments.release(connection, enrollment_id, owner=self._owner)
+
+    def _rests(self, authority: str) -> bool:
+        until = self._paused_until.get(authority)
+        return until is not None and self._clock() < until
 
     def _try_step(self, enrollment: Enrollment) -> Step:
         """Take the step; a failure that may pass becomes a later attempt, and says so where people look."""

@@ -93,7 +93,7 @@ class KeysSection(Section):
     """The role that holds the wrapping key."""
 
     wrapping_key: WrappingKeySource = WrappingKeySource(file=Path("/etc/acme-milter/wrapping.key"))
-    socket: SocketPath = _RUN / "keyd.sock"
+    socket: SocketPath = Path("/run/acme-milter-keyd/keyd.sock")  # a directory that the milter's user cannot enter
     pool: KeyPool = KeyPool()
 
 

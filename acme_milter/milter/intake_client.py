@@ -18,6 +18,7 @@ from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.ipc.client import FrameClient, PeerUnavailable
 from acme_milter.ipc.frames import FrameError
 from acme_milter.milter.session import Candidate
+from acme_milter.protocol.subject import parse_challenge_subject
 
 # How many candidates one milter asks about at once. Each occupies one of libmilter's threads; more than this is either
 # an attack or a worker in trouble, and neither may slow ordinary mail down.
@@ -75,6 +76,15 @@ class Doubts:
         return len(self._first_seen)
 
 
+def could_be_ours(candidate: Candidate) -> bool:
+    """Whether the worker might suppress this mail: if not, there is nothing to wait for, and it is delivered at once.
+
+    A Subject that merely begins with "ACME:", and a mail for several people, is ordinary mail (G2, G6).
+    """
+    subject = candidate.subject.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    return len(candidate.recipients) == 1 and parse_challenge_subject(subject) is not None
+
+
 class IntakeClient:
     """Asks at the worker's intake socket. `deadline` (seconds) bounds one call; any number of threads may ask."""
 
@@ -128,7 +138,7 @@ class IntakeClient:
             return self._without_answer(candidate, "worker-unreachable")
 
     def _without_answer(self, candidate: Candidate, reason: str) -> Answer:
-        wait = self._doubts.may_wait(candidate)
+        wait = could_be_ours(candidate) and self._doubts.may_wait(candidate)
         disposition = Disposition.TEMPFAIL if wait else Disposition.ACCEPT
         log_event(
             Event.CHALLENGE_DOUBT,

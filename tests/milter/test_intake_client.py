@@ -24,7 +24,9 @@ from acme_milter.milter.intake_client import (
 from acme_milter.milter.session import Candidate, Envelope
 
 
-def candidate(subject: bytes = b" ACME: abc", recipient: str = "alice@org.example") -> Candidate:
+def candidate(
+    subject: bytes = b" ACME: LgYemJLy3F1LDkiJrdIGbEzyFJyOyf6vBdyZ1TG3sME", recipient: str = "alice@org.example"
+) -> Candidate:
     return Candidate(Envelope(queue_id="4Vx1"), (recipient,), subject, b"raw", truncated=False)
 
 
@@ -67,7 +69,7 @@ def test_without_a_worker_a_candidate_waits_thirty_minutes_from_its_first_sight_
     assert workerless.decide(candidate()).disposition is Disposition.TEMPFAIL
     clock.now = LONGEST_DOUBT + 1
     assert workerless.decide(candidate()).disposition is Disposition.ACCEPT
-    assert workerless.decide(candidate(b" ACME: other")).disposition is Disposition.TEMPFAIL
+    assert workerless.decide(candidate(b" ACME: DGyRejmCefe7v4NfDGDKfA")).disposition is Disposition.TEMPFAIL
     assert workerless.decide(candidate(recipient="bob@org.example")).disposition is Disposition.TEMPFAIL
 
 
@@ -145,6 +147,26 @@ def test_what_is_logged_of_a_doubt_has_no_subject_in_it(
     workerless: IntakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "acme_milter")
-    workerless.decide(candidate(b" ACME: c2VjcmV0"))
+    workerless.decide(candidate(b" ACME: c2VjcmV0c2VjcmV0c2VjcmV0"))
     assert "challenge-doubt" in caplog.text
     assert "c2VjcmV0" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("subject", "recipients"),
+    [
+        (b" ACME: invoice for November, please pay", ("alice@org.example",)),
+        (b" ACME: short", ("alice@org.example",)),
+        (b" ACME: LgYemJLy3F1LDkiJrdIGbEzyFJyOyf6vBdyZ1TG3sME", ("alice@org.example", "bob@org.example")),
+    ],
+)
+def test_without_a_worker_mail_that_could_not_be_ours_is_delivered_at_once(
+    workerless: IntakeClient, subject: bytes, recipients: tuple[str, ...]
+) -> None:
+    mail = Candidate(Envelope(queue_id="4Vx1"), recipients, subject, b"raw", truncated=False)
+    assert workerless.decide(mail).disposition is Disposition.ACCEPT
+
+
+def test_a_folded_challenge_waits_as_well(workerless: IntakeClient) -> None:
+    folded = candidate(b" ACME:\n LgYemJLy3F1LDkiJrdIGbEzy\n FJyOyf6vBdyZ1TG3sME")
+    assert workerless.decide(folded).disposition is Disposition.TEMPFAIL

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from acme_milter.acme.authorization import Authorization
 from acme_milter.acme.client import AcmeClient
 from acme_milter.acme.order import Order
-from acme_milter.acme.problem import AcmeError, ErrorType, Problem, ServerRefused
+from acme_milter.acme.problem import AcmeError, BadAnswer, ErrorType, Problem, ServerRefused
 from acme_milter.certificate.issued import IssuedCertificate, check_issued
 from acme_milter.certificate.refusal import CertificateRefused
 from acme_milter.config.schema import Authority, Config
@@ -48,6 +48,8 @@ from acme_milter.worker.authorities import Authorities, AuthorityUnusable
 from acme_milter.worker.vault import Vault
 
 CLEANUP_ATTEMPTS = 3
+FETCH_ATTEMPTS = 8
+"""About four minutes in which a proxy may stop answering for the authority; then what comes is taken for its word."""
 
 
 def _nothing(_connection: sa.Connection) -> None:
@@ -257,7 +259,12 @@ class OrderDriver:
         assert enrollment.key_id is not None
         with self.database.read() as connection:
             key = mailbox_keys.get(connection, enrollment.key_id)
-        chain_pem = self._client(enrollment).download(enrollment.certificate_url)
+        try:
+            chain_pem = self._client(enrollment).download(enrollment.certificate_url)
+        except BadAnswer as nonsense:
+            if enrollment.attempts < FETCH_ATTEMPTS:
+                raise
+            raise OrderDied(f"the certificate is not what was ordered: {nonsense}", again=False) from None
         try:
             issued = check_issued(
                 chain_pem,

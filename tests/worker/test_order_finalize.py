@@ -18,7 +18,6 @@ from tests.worker.conftest import MakeOrderBench
         ("wrongsan", "not in the certificate's SAN"),
         ("expired", "has expired"),
         ("nochain", "chain"),
-        ("extra", "more than the mailbox"),
     ],
 )
 def test_a_certificate_that_was_not_ordered_is_never_stored(

@@ -134,6 +134,17 @@ def test_a_rate_limit_pauses_the_whole_authority_and_it_goes_on_afterwards(
 
 
 @pytest.mark.usefixtures("_hasty")
+def test_nonsense_in_place_of_a_certificate_is_asked_for_again_and_then_given_up(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    bench.site.authority.set_knobs(CERT="extra", RETRY_AFTER="none")
+    bench.start_scheduler()
+    failed = bench.await_end([bench.open().id])[bench.addresses[0]]
+    assert (failed.state, failed.successor_id) == (State.FAILED, None)
+    assert "a PEM block that is no certificate" in (failed.last_error or "")
+    assert bench.certificates() == []
+
+
+@pytest.mark.usefixtures("_hasty")
 def test_two_workers_on_one_store_take_each_step_once(make_orders: MakeOrderBench) -> None:
     bench = make_orders(mailboxes=10)
     bench.site.authority.set_knobs(RETRY_AFTER="none")

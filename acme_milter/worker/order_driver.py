@@ -40,6 +40,7 @@ from acme_milter.eventlog import Event as LogEvent
 from acme_milter.eventlog import log_event
 from acme_milter.keys.client import KeydClient, KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
+from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
 from acme_milter.store import audit, certificates, enrollments, mailbox_keys, outbox
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
@@ -175,6 +176,10 @@ class OrderDriver:
         challenge = found.challenge
         if challenge is None:
             raise OrderDied("the authority offers no email-reply-00 challenge for this address", again=False)
+        try:
+            sender = Mailbox.parse(challenge.sender, allow_utf8=True)
+        except InvalidMailbox as flaw:  # no mail's From could ever equal it (RFC 8823 §3.1 item 2)
+            raise OrderDied(f"the challenge's from is no mail address: {flaw}", again=False) from None
         authority = self._authority(enrollment)
         now = self.clock()
         look_again = {
@@ -185,7 +190,7 @@ class OrderDriver:
         return Step(
             ChallengeKnown(
                 challenge_url=challenge.url,
-                challenge_sender=challenge.sender,
+                challenge_sender=str(sender),
                 token_part2=self.vault.seal_token(enrollment.id, challenge.token_part2),
                 next_attempt_at=now + look_again,
             )

@@ -3,7 +3,6 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import cast
 
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.gate import Envelope
@@ -61,12 +60,12 @@ class IntakeService:
 
 
 def _candidate(header: dict[str, object], body: bytes) -> Candidate:
-    recipients = cast("list[object]", header.get("recipients") or [])
+    recipients = header.get("recipients")
     queue_id = header.get("queue_id")
     return Candidate(
         envelope=Envelope(
             sender=str(header.get("sender") or ""),
-            recipients=tuple(str(recipient) for recipient in recipients),
+            recipients=tuple(map(str, recipients)) if isinstance(recipients, list) else (),
             authenticated=bool(header.get("auth")),
             queue_id=None if queue_id is None else str(queue_id),
         ),

@@ -6,6 +6,8 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from acme_milter.acme.authorization import Authorization, AuthorizationStatus, ChallengeStatus, EmailChallenge
+from acme_milter.acme.order import Identifier
 from acme_milter.acme.problem import RateLimited
 from acme_milter.certificate.csr import csr_public_key_spki
 from acme_milter.enrollment.model import Enrollment, State
@@ -212,6 +214,40 @@ def test_an_order_that_ran_out_of_time_is_replaced(make_orders: MakeOrderBench, 
     failed = bench.step(found)
     assert (failed.state, failed.last_error) == (State.FAILED, f"the order ran out of time while {state}")
     assert failed.successor_id is not None
+
+
+class OddAuthority:
+    """An authority that names `sender` as the origin of its challenge mails."""
+
+    def __init__(self, sender: str) -> None:
+        self._sender = sender
+
+    def client(self, _name: str) -> "OddAuthority":
+        return self
+
+    def fetch_authorization(self, url: str) -> Authorization:
+        challenge = EmailChallenge(f"{url}/c", ChallengeStatus.PENDING, "part2", self._sender)
+        return Authorization(url, AuthorizationStatus.PENDING, None, Identifier("email", "x@y"), challenge)
+
+    def deactivate_authorization(self, url: str) -> Authorization:
+        return self.fetch_authorization(url)
+
+
+@pytest.mark.parametrize("sender", ["<acme@ca.example>", "acme@", "a@b@ca.example", "CA<acme@ca.example>"])
+def test_a_sender_that_no_mail_can_have_ends_the_order_at_once(make_orders: MakeOrderBench, sender: str) -> None:
+    bench = make_orders()
+    placed = bench.step(bench.step(bench.open()))
+    object.__setattr__(bench.driver, "authorities", OddAuthority(sender))
+    failed = bench.step(placed)
+    assert (failed.state, failed.successor_id) == (State.FAILED, None)
+    assert "the challenge's from is no mail address" in (failed.last_error or "")
+
+
+def test_the_senders_domain_is_kept_in_its_canonical_form(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    placed = bench.step(bench.step(bench.open()))
+    object.__setattr__(bench.driver, "authorities", OddAuthority("Acme@CA.Example"))
+    assert bench.step(placed).challenge_sender == "Acme@ca.example"
 
 
 def test_a_mailbox_that_is_not_managed_any_more_is_not_ordered_for(make_orders: MakeOrderBench) -> None:

@@ -186,12 +186,12 @@ class Lab:
 
     def _start_name_server(self) -> None:
         self._key_file = self.directory / "dkim.pem"
-        public = make_dkim_key(self._key_file)
+        self.dkim_record = f"v=DKIM1; k=rsa; p={make_dkim_key(self._key_file)}"
         self.name_server = NameServer()
         self.name_server.start()
         self._started.append(self.name_server)
         for domain in self.domains:
-            self.name_server.add_txt(f"{SELECTOR}._domainkey.{domain}", f"v=DKIM1; k=rsa; p={public}")
+            self.name_server.add_txt(f"{SELECTOR}._domainkey.{domain}", self.dkim_record)
 
     def _start_mail(self) -> None:
         signers = []

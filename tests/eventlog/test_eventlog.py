@@ -96,9 +96,7 @@ def test_values_are_written_plainly_or_quoted(value: object, written: str) -> No
         ("root", "root"),
     ],
 )
-def test_address_fields_are_in_angle_brackets_only_when_they_hold_an_address(
-    value: str, written: str
-) -> None:
+def test_address_fields_are_in_angle_brackets_only_when_they_hold_an_address(value: str, written: str) -> None:
     assert format_event(Event.ROLE_STARTED, None, {"rcpt": value}) == f"-: role-started rcpt={written}"
 
 
@@ -254,9 +252,7 @@ def test_uncaught_exceptions_are_one_line_each_without_their_text() -> None:
     assert "canary" not in done.stderr
 
 
-def test_a_broken_stream_neither_raises_nor_prints(
-    capsys: pytest.CaptureFixture[str], stream: io.StringIO
-) -> None:
+def test_a_broken_stream_neither_raises_nor_prints(capsys: pytest.CaptureFixture[str], stream: io.StringIO) -> None:
     stream_gone = io.StringIO()
     configure_logging("worker", stream=stream_gone)
     stream_gone.close()

@@ -6,7 +6,7 @@ import pytest
 from acme_milter.lab.system import Lab
 from tests.whole_way.conftest import AUTO, KEPT, OBSERVED, POST_FIRST
 
-WAYS = {
+WAYS: dict[str, dict[str, object]] = {
     "mail-at-the-authorization": {"MAIL_AT": "authz"},
     "mail-inside-new-order": {"MAIL_AT": "neworder", "MAIL_BEFORE_HTTP": "on"},
     "one-from-for-all": {"MAIL_FROM": "fixed"},

@@ -60,12 +60,14 @@ class OrderBench:
         authority: Mapping[str, object] | None = None,
         others: Mapping[str, Mapping[str, object]] | None = None,
         milter: Mapping[str, object] | None = None,
+        reply_port: int | None = None,
     ) -> None:
         self.site = site
         self.clock = RunningClock()
         self.addresses = site.addresses(mailboxes)
         self._directory = directory
         self._milter = dict(milter or {})
+        self._reply_port = reply_port or site.replies_to
         self.configure(authority or {}, others or {})
         self.database = Database(self.config.store.url)
         self.database.upgrade()
@@ -120,7 +122,7 @@ class OrderBench:
                 "certificate": {"key": "p256"},
                 "reply": {
                     "host": "127.0.0.1",
-                    "port": self.site.replies_to,
+                    "port": self._reply_port,
                     "dkim": {"selector": SELECTOR, "key_file": str(self.site.key_file)},
                 },
             },

@@ -4,6 +4,7 @@
 import logging
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -68,7 +69,7 @@ class Scheduler:
         self._threads = threads
         self._steps = ThreadPoolExecutor(threads, thread_name_prefix="step")
         self._replies = ThreadPoolExecutor(REPLY_THREADS, thread_name_prefix="reply")
-        self._busy: set[str] = set()
+        self._busy: dict[str, str | None] = {}  # row ids, with the authority that a step is about
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -125,7 +126,11 @@ class Scheduler:
     def _dispatch(self) -> None:
         now = self._clock()
         free = max(2 * self._threads - len(self._busy), 0)
+        share = self._share()
+        with self._lock:
+            occupied = Counter(self._busy.values())
         paused = {authority for authority in list(self._paused_until) if self._rests(authority)}
+        paused |= {authority for authority, count in occupied.items() if authority is not None and count >= share}
         with self._database.read() as connection:
             replies = outbox.due(connection, now=now, limit=4 * REPLY_THREADS)
             steps = enrollments.due(connection, now=now, limit=free, states=MOVING, resting=paused)
@@ -134,12 +139,26 @@ class Scheduler:
             begun = enrollments.due(connection, now=now, limit=free, states={State.PLANNED}, resting=resting)
         for entry_id in replies:
             self.reply_is_due(entry_id)
-        for enrollment_id, _ in steps:
-            self._submit(self._steps, enrollment_id, self._advance_one)
+        for enrollment_id, authority in steps:
+            occupied[authority] += 1
+            if occupied[authority] <= share:
+                self._submit(self._steps, enrollment_id, self._advance_one, authority)
         for enrollment_id, authority in begun:
             room[authority] = room.get(authority, 1) - 1
-            if room[authority] >= 0:
-                self._submit(self._steps, enrollment_id, self._advance_one)
+            occupied[authority] += 1
+            if room[authority] >= 0 and occupied[authority] <= share:
+                self._submit(self._steps, enrollment_id, self._advance_one, authority)
+
+    def _share(self) -> int:
+        """How many steps of one authority may be queued or run at once (N7).
+
+        Each may take up a thread for as long as a silent authority is waited for, so some are kept for the others.
+        """
+        others = len(self._config().authorities) - 1
+        if others <= 0:
+            return 2 * self._threads
+        kept_for_each = max(1, self._threads // (2 * (others + 1)))
+        return max(1, self._threads - others * kept_for_each)
 
     def _room(self, connection: sa.Connection, now: datetime) -> dict[str, int]:
         """How many more enrollments each authority may have in flight."""
@@ -149,11 +168,13 @@ class Scheduler:
                 room[authority] -= count
         return room
 
-    def _submit(self, pool: ThreadPoolExecutor, row_id: str, work: Callable[[str], None]) -> None:
+    def _submit(
+        self, pool: ThreadPoolExecutor, row_id: str, work: Callable[[str], None], authority: str | None = None
+    ) -> None:
         with self._lock:
             if row_id in self._busy or self._stopping.is_set():
                 return
-            self._busy.add(row_id)
+            self._busy[row_id] = authority
         pool.submit(self._guarded, row_id, work)
 
     def _guarded(self, row_id: str, work: Callable[[str], None]) -> None:
@@ -163,7 +184,7 @@ class Scheduler:
             log_exception(Event.INTERNAL_ERROR, error, row=row_id)
         finally:
             with self._lock:
-                self._busy.discard(row_id)
+                del self._busy[row_id]
             self._wake.set()
 
     def _advance_one(self, enrollment_id: str) -> None:

@@ -2,7 +2,9 @@
 """The worker's own loop: many enrollments at once through faults, its limits, and two workers on one store."""
 
 import logging
+import socket
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -106,6 +108,26 @@ def test_a_full_authority_keeps_no_other_waiting(make_orders: MakeOrderBench) ->
     last = bench.open(bench.addresses[-1], authority="second")
     bench.start_scheduler(threads=2)
     bench.await_state(last.id, State.AWAITING_MAIL)
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port where connections are taken and nothing is ever said, until the test ends."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_an_authority_that_never_answers_keeps_no_other_waiting(make_orders: MakeOrderBench, silent_port: int) -> None:
+    """N7: the threads that wait for it are not all there are."""
+    silent = {"directory": f"https://127.0.0.1:{silent_port}/directory"}
+    bench = make_orders(mailboxes=40, others={"silent": silent})
+    bench.site.authority.set_knobs(MAIL_LOSS=100)
+    for address in bench.addresses:
+        bench.open(address, authority="silent")
+    last = bench.open(bench.addresses[-1], authority="ca")
+    bench.start_scheduler(threads=4)
+    bench.await_state(last.id, State.AWAITING_MAIL, timeout=5)
 
 
 @pytest.mark.usefixtures("_hasty")

@@ -2,6 +2,7 @@
 """The test CA as a process of its own, and its control face as a Python object."""
 
 import json
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,7 +83,16 @@ class AuthorityLab:
 
     def stop(self) -> None:
         self._session.close()
+        self.thaw()
         self._process.stop()
+
+    def freeze(self) -> None:
+        """Stop answering, with all connections kept: an authority that hangs."""
+        self._process.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on after `freeze`."""
+        self._process.signal(signal.SIGCONT)
 
     def history(self, *kinds: str, after: int = 0, raw: bool = False, wait: float = 0.0) -> list[dict[str, Any]]:
         """What happened since event ``after``, of these kinds or of all; ``raw`` adds mails in base64."""

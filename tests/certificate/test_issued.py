@@ -210,6 +210,7 @@ def test_line_ends_and_blank_lines_do_not_matter_and_are_made_uniform(
     assert check(pki, spoil(chain)).chain_pem == chain
 
 
+@pytest.mark.filterwarnings("ignore:Parsed a serial number which wasn't positive")
 @given(data=st.data())
 def test_a_changed_octet_anywhere_in_the_chain_is_refused(pki: Pki, data: st.DataObject) -> None:
     ders = [certificate.public_bytes(serialization.Encoding.DER) for certificate in pki.good]

@@ -27,6 +27,16 @@ class Misbehaviour(StrEnum):
 Zone = Mapping[str, Sequence[bytes] | Misbehaviour]
 
 
+def _both_on_one_port() -> "tuple[_Udp, _Tcp]":
+    """The kernel chooses a free UDP port; another program may hold the TCP port of that number."""
+    while True:
+        udp = _Udp(("127.0.0.1", 0), _UdpHandler)
+        try:
+            return udp, _Tcp(udp.server_address, _TcpHandler)
+        except OSError:
+            udp.server_close()
+
+
 class KeyServer:
     """Serves `zone`, which a test may replace at any time; records have the time to live `ttl`."""
 
@@ -34,8 +44,7 @@ class KeyServer:
         self.zone: Zone = zone or {}
         self.ttl = ttl
         self.questions: list[tuple[str, str]] = []
-        self._udp = _Udp(("127.0.0.1", 0), _UdpHandler)
-        self._tcp = _Tcp(self._udp.server_address, _TcpHandler)
+        self._udp, self._tcp = _both_on_one_port()
         self._threads = []
         for server in (self._udp, self._tcp):
             server.answer = self.answer

@@ -2,7 +2,8 @@
 """kill -9 at every state: after the restart each enrollment goes on to its certificate, with one reply."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import pytest
 import sqlalchemy as sa
@@ -12,14 +13,24 @@ from acme_milter.lab.processes import wait_until
 from acme_milter.lab.system import Lab
 from acme_milter.store.schema import enrollment
 
-SLOW = {
-    State.PLANNED: {"SLOW": 1.5},
-    State.ORDERING: {"SLOW": 1.5},
-    State.AWAITING_MAIL: {"MAIL_DELAY": 1.5},
-    State.REPLIED: {},
-    State.VALIDATING: {"SLOW": 1.5, "VALIDATE_AT": "post"},
-    State.FINALIZING: {"FINALIZE_ASYNC": 100, "FINALIZE_POLLS": 1},
-    State.ISSUED: {"SLOW": 1.5},
+
+@dataclass(frozen=True)
+class Hold:
+    """How to keep an enrollment in a state: faults of the CA, settings, or a CA that hangs from the start."""
+
+    knobs: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    frozen: bool = False
+    registered: bool = False
+
+
+HOLDS = {
+    State.PLANNED: Hold(frozen=True),
+    State.ORDERING: Hold(frozen=True, registered=True),
+    State.AWAITING_MAIL: Hold(knobs={"MAIL_DELAY": 4}),
+    State.REPLIED: Hold(settings={"post_delay": "4s"}),
+    State.VALIDATING: Hold(knobs={"REPLY_GREYLIST": 100}),
+    State.FINALIZING: Hold(knobs={"FINALIZE_ASYNC": 100, "FINALIZE_POLLS": 4}),
 }
 
 
@@ -37,24 +48,31 @@ def is_settled(lab: Lab, address: str) -> bool:
     return state_of(lab, address) is State.ACTIVE or len(lab.postfix.inbox(address)) == 1
 
 
-@pytest.mark.parametrize("state", SLOW)
+@pytest.mark.parametrize("state", HOLDS)
 @pytest.mark.parametrize("role", ["worker", "keyd"])
 def test_a_role_that_is_killed_in_a_state_loses_nothing(own_lab: Callable[..., Lab], state: State, role: str) -> None:
-    post_delay = "2s" if state is State.REPLIED else "0s"
-    lab = own_lab(knobs=SLOW[state], authority={"post_delay": post_delay})
-    address = lab.addresses[0]
+    hold = HOLDS[state]
+    lab = own_lab(mailboxes=2, knobs=hold.knobs, authority=hold.settings)
+    address, other = lab.addresses
+    if hold.registered:
+        lab.enroll(other)
+    if hold.frozen:
+        lab.authority.freeze()
     lab.run_command("enroll", address)
-    wait_until(lambda: state_of(lab, address) is state, f"state {state}", timeout=20, pause=0.002)
+    wait_until(lambda: state_of(lab, address) is state, f"state {state}", timeout=40)
     lab.kill_role(role)
+    lab.authority.thaw()
     lab.authority.reset_knobs()
+    lab.postfix.flush()
     wait_until(lambda: f"role-died role={role}" in lab.log_text(), "the supervisor to notice")
     lab.wait_for_roles()
-    (row,) = lab.enroll(address, timeout=40)
+    (row,) = lab.enroll(address, timeout=60)
     assert row["state"] == "active", row
-    replies = lab.authority.history("reply-received")
-    assert len({reply["sha256"] for reply in replies}) == 1
-    assert len(replies) <= 2
-    assert lab.postfix.inbox(address) == []
+    replies = [event for event in lab.authority.history("reply-received") if event["sender"] == address]
+    assert len({reply["sha256"] for reply in replies if reply["verdict"] == "valid"}) == 1
+    # An order whose answer was lost is placed again; the mail of the first one is then nobody's, and delivered.
+    strays = 1 if state in {State.PLANNED, State.ORDERING} else 0
+    assert len(lab.postfix.inbox(address)) <= strays
 
 
 def test_everything_killed_at_once_goes_on_after_a_restart(own_lab: Callable[..., Lab]) -> None:

@@ -46,6 +46,14 @@ def test_links_between_documents_lead_somewhere(document: Path) -> None:
         assert (document.parent / target).exists(), target
 
 
+def test_the_conformance_table_names_files_that_exist() -> None:
+    named = re.findall(r"`([a-z_]+/[a-z_0-9]+\.py)`", (ROOT / "docs/rfc8823-conformance.md").read_text())
+    assert named
+    assert [
+        name for name in named if not ((ROOT / "acme_milter" / name).exists() or (ROOT / "tests" / name).exists())
+    ] == []
+
+
 @pytest.mark.parametrize("script", ["bootstrap", "bench", "check", "demo", "format", "test"])
 def test_the_scripts_are_portable_shell(script: str) -> None:
     path = ROOT / "script" / script

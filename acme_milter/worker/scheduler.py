@@ -25,8 +25,9 @@ from acme_milter.store import audit, enrollments, outbox
 from acme_milter.store.database import Database
 from acme_milter.worker.authorities import AuthorityUnusable
 from acme_milter.worker.janitor import EVERY, Janitor
-from acme_milter.worker.order_driver import OrderDriver, Step
+from acme_milter.worker.order_driver import OrderDriver
 from acme_milter.worker.responder import Responder
+from acme_milter.worker.step import Step
 
 LEASE = timedelta(minutes=5)
 LOOK_AGAIN = 0.5

@@ -21,6 +21,7 @@ from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
 from acme_milter.worker.intake import Intake
 from acme_milter.worker.intake_service import IntakeService
 from acme_milter.worker.key_lookup import KeyLookup
+from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.order_driver import OrderDriver
 from acme_milter.worker.responder import Responder
 from acme_milter.worker.scheduler import Scheduler
@@ -103,7 +104,7 @@ class Worker:
     def _make_scheduler(self, vault: Vault) -> Scheduler:
         place = f"{socket.gethostname()}:{self._config.worker.control_socket}"
         owner = f"{place}#{secrets.token_hex(4)}"  # a predecessor that is still asleep somewhere must not pass for us
-        driver = OrderDriver(
+        desk = OrderDesk(
             config=self.config,
             database=self._database,
             vault=vault,
@@ -124,7 +125,7 @@ class Worker:
             owner=owner,
             config=self.config,
             database=self._database,
-            driver=driver,
+            driver=OrderDriver(desk),
             responder=responder,
             clock=utc_now,
             threads=self._config.worker.threads,

@@ -25,6 +25,7 @@ from acme_milter.worker.authorities import Authorities
 from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
 from acme_milter.worker.intake import Intake
 from acme_milter.worker.key_lookup import KeyLookup
+from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.order_driver import OrderDriver
 from acme_milter.worker.responder import Responder
 from acme_milter.worker.scheduler import Scheduler
@@ -75,7 +76,7 @@ class OrderBench:
         self.vault = Vault(self.keyd.data_key())
         lookup = KeyLookup(self.config.dns.nameservers, timeout=self.config.dns.timeout.total_seconds())
         self.authorities = self._authorities()
-        self.driver = self._driver(self.authorities)
+        self._make_driver()
         self.responder = self.make_responder("bench")
         self.replies_due: list[str] = []
         self.intake = Intake(
@@ -133,15 +134,16 @@ class OrderBench:
     def _authorities(self) -> Authorities:
         return Authorities(config=lambda: self.config, database=self.database, keyd=self.keyd, clock=self.clock)
 
-    def _driver(self, authorities: Authorities) -> OrderDriver:
-        return OrderDriver(
+    def _make_driver(self) -> None:
+        self.desk = OrderDesk(
             config=lambda: self.config,
             database=self.database,
             vault=self.vault,
             keyd=self.keyd,
-            authorities=authorities,
+            authorities=self.authorities,
             clock=self.clock,
         )
+        self.driver = OrderDriver(self.desk)
 
     def make_responder(self, owner: str) -> Responder:
         return Responder(
@@ -237,7 +239,7 @@ class OrderBench:
         """What a new process knows of the authorities: nothing but the store."""
         self.authorities.close()
         self.authorities = self._authorities()
-        self.driver = self._driver(self.authorities)
+        self._make_driver()
 
     def store_files(self) -> list[Path]:
         return sorted(self._directory.glob("store.db*"))

@@ -196,7 +196,7 @@ def test_without_keyd_nothing_is_ordered(make_orders: MakeOrderBench, monkeypatc
     with bench.database.write() as connection:
         connection.execute(sa.text("UPDATE enrollment SET state = 'cancelled'"))
     absent = KeydClient(bench.site.directory / "no.sock", timeout=1)
-    object.__setattr__(bench.driver, "keyd", absent)
+    object.__setattr__(bench.desk, "keyd", absent)
     planned = bench.open()
     with pytest.raises(KeydUnavailable):
         bench.step(planned)
@@ -237,7 +237,7 @@ class OddAuthority:
 def test_a_sender_that_no_mail_can_have_ends_the_order_at_once(make_orders: MakeOrderBench, sender: str) -> None:
     bench = make_orders()
     placed = bench.step(bench.step(bench.open()))
-    object.__setattr__(bench.driver, "authorities", OddAuthority(sender))
+    object.__setattr__(bench.desk, "authorities", OddAuthority(sender))
     failed = bench.step(placed)
     assert (failed.state, failed.successor_id) == (State.FAILED, None)
     assert "the challenge's from is no mail address" in (failed.last_error or "")
@@ -246,7 +246,7 @@ def test_a_sender_that_no_mail_can_have_ends_the_order_at_once(make_orders: Make
 def test_the_senders_domain_is_kept_in_its_canonical_form(make_orders: MakeOrderBench) -> None:
     bench = make_orders()
     placed = bench.step(bench.step(bench.open()))
-    object.__setattr__(bench.driver, "authorities", OddAuthority("Acme@CA.Example"))
+    object.__setattr__(bench.desk, "authorities", OddAuthority("Acme@CA.Example"))
     assert bench.step(placed).challenge_sender == "Acme@ca.example"
 
 

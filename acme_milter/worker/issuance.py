@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The steps from a validated challenge to an active certificate: finalize, fetch, check, clean up."""
+
+import logging
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from acme_milter.acme.problem import AcmeError, BadAnswer
+from acme_milter.certificate.issued import IssuedCertificate, check_issued
+from acme_milter.certificate.refusal import CertificateRefused
+from acme_milter.enrollment.backoff import poll_delay
+from acme_milter.enrollment.model import Enrollment, State
+from acme_milter.enrollment.state_machine import (
+    Activated,
+    CertificateIssued,
+    CertificateReady,
+    FinalizeSent,
+    Superseded,
+    advance,
+)
+from acme_milter.eventlog import Event, log_event
+from acme_milter.store import audit, certificates, enrollments, mailbox_keys
+from acme_milter.store.certificates import StoredCertificate
+from acme_milter.worker.authorities import AuthorityUnusable
+from acme_milter.worker.order_desk import OrderDesk
+from acme_milter.worker.step import OrderDied, Step, check_alive
+
+CLEANUP_ATTEMPTS = 3
+FETCH_ATTEMPTS = 8
+"""About four minutes in which a proxy may stop answering for the authority; then what comes is taken for its word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issuance:
+    """Each method is one step, and at most one ACME request that changes something."""
+
+    desk: OrderDesk
+
+    def finalize(self, enrollment: Enrollment) -> Step:
+        """RFC 8555 §7.4: read the order first, since an earlier CSR may have arrived though its answer did not."""
+        client = self.desk.client(enrollment)
+        assert enrollment.order_url is not None
+        order = client.fetch_order(enrollment.order_url)
+        check_alive(order)
+        if order.status == "ready":
+            assert enrollment.key_id is not None
+            with self.desk.database.read() as connection:
+                key = mailbox_keys.get(connection, enrollment.key_id)
+            order = client.finalize(order, key.csr)
+            check_alive(order)
+            if order.certificate is None:
+                now = self.desk.clock()
+                pause = order.retry_after or poll_delay(timedelta(0))
+                return Step(FinalizeSent(finalize_sent_at=now, next_attempt_at=now + pause))
+        if order.status == "valid" and order.certificate is not None:
+            return Step(CertificateReady(certificate_url=order.certificate))
+        return self.desk.look_again(enrollment, order.retry_after)
+
+    def fetch_certificate(self, enrollment: Enrollment) -> Step:
+        """RFC 8555 §7.4.2 and every check on what came; nothing unchecked is ever stored as active."""
+        assert enrollment.certificate_url is not None
+        assert enrollment.key_id is not None
+        with self.desk.database.read() as connection:
+            key = mailbox_keys.get(connection, enrollment.key_id)
+        try:
+            chain_pem = self.desk.client(enrollment).download(enrollment.certificate_url)
+        except BadAnswer as nonsense:
+            if enrollment.attempts < FETCH_ATTEMPTS:
+                raise
+            raise OrderDied(f"the certificate is not what was ordered: {nonsense}", again=False) from None
+        try:
+            issued = check_issued(
+                chain_pem,
+                address=enrollment.address,
+                public_key_spki=key.spki,
+                now=self.desk.clock(),
+                trust_roots=self._trust_roots(enrollment),
+            )
+        except CertificateRefused as refused:
+            self._keep_refused(enrollment, chain_pem, refused)
+            raise OrderDied(f"the certificate is not what was ordered: {refused}", again=False) from None
+        stored = _stored(enrollment, issued, key.id, self.desk.clock())
+        return Step(
+            CertificateIssued(certificate_id=stored.id),
+            also=lambda connection: certificates.insert(connection, stored),
+        )
+
+    def _keep_refused(self, enrollment: Enrollment, chain_pem: bytes, refused: CertificateRefused) -> None:
+        """F-32: it is not used, but not thrown away either: somebody will have to talk to the authority about it."""
+        log_event(
+            Event.CERTIFICATE_REFUSED, level=logging.ERROR, rcpt=enrollment.address, order=enrollment.id,
+            reason=refused.reason,
+        )  # fmt: skip
+        with self.desk.database.write() as connection:
+            audit.record(
+                connection,
+                Event.CERTIFICATE_REFUSED,
+                at=self.desk.clock(),
+                enrollment_id=enrollment.id,
+                address=enrollment.address,
+                details={"reason": refused.reason, "chain": chain_pem.decode("ascii", "replace")},
+            )
+
+    def clean_up(self, enrollment: Enrollment) -> Step:
+        """T26: a valid authorization left lying about would let a thief of the account key order without a mail."""
+        try:
+            if enrollment.authorization_url is not None:
+                self.desk.client(enrollment).deactivate_authorization(enrollment.authorization_url)
+        except AcmeError as error:
+            if error.temporary and enrollment.attempts < CLEANUP_ATTEMPTS:
+                raise
+        now = self.desk.clock()
+
+        def supersede(connection: sa.Connection) -> None:
+            for other in enrollments.of_mailbox(connection, enrollment.address):
+                if (
+                    other.state is State.ACTIVE
+                    and other.authority == enrollment.authority
+                    and other.id != enrollment.id
+                ):
+                    enrollments.save(connection, advance(other, Superseded(), now))
+
+        return Step(Activated(), also=supersede)
+
+    def _trust_roots(self, enrollment: Enrollment) -> list[bytes] | None:
+        path = self.desk.authority(enrollment).trust_roots
+        try:
+            return None if path is None else [path.read_bytes()]
+        except OSError as error:
+            raise AuthorityUnusable(
+                f"authorities.{enrollment.authority}.trust_roots: {path}: {error.strerror}"
+            ) from None
+
+
+def _stored(enrollment: Enrollment, issued: IssuedCertificate, key_id: str, now: datetime) -> StoredCertificate:
+    return StoredCertificate(
+        id=uuid.uuid4().hex,
+        enrollment_id=enrollment.id,
+        address=enrollment.address,
+        authority=enrollment.authority,
+        key_id=key_id,
+        serial=issued.serial,
+        issuer=issued.issuer,
+        not_before=issued.not_before,
+        not_after=issued.not_after,
+        chain_pem=issued.chain_pem,
+        stored_at=now,
+    )

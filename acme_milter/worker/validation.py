@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The steps from a plan to a validated challenge: key, order, authorization, mail, reply, POST."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+
+from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX
+from acme_milter.enrollment.model import Enrollment
+from acme_milter.enrollment.state_machine import (
+    AuthorizationValid,
+    ChallengeKnown,
+    ChallengePosted,
+    Deferred,
+    OrderingBegan,
+    OrderPlaced,
+)
+from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
+from acme_milter.store import mailbox_keys, outbox
+from acme_milter.store.mailbox_keys import StoredMailboxKey
+from acme_milter.worker.order_desk import OrderDesk
+from acme_milter.worker.step import OrderDied, Step, check_alive
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Each method is one step, and at most one ACME request that changes something."""
+
+    desk: OrderDesk
+
+    def begin(self, enrollment: Enrollment) -> Step:
+        """K1 to K4: the mailbox key is stored, sealed, before anything is ordered."""
+        policy = self.desk.config().policy_for(enrollment.address)
+        if policy is None:
+            raise OrderDied("the mailbox is not managed any more", again=False)
+        self.desk.authority(enrollment)
+        self.desk.authorities.client(enrollment.authority)  # an authority that cannot be reached costs no key
+        now = self.desk.clock()
+        key_id = uuid.uuid4().hex
+        made = self.desk.keyd.new_mailbox_key(key_id, enrollment.address, policy.certificate.key, [enrollment.address])
+        key = StoredMailboxKey(
+            id=key_id,
+            principal=enrollment.address,
+            algorithm=policy.certificate.key,
+            sealed_key=made.sealed,
+            spki=made.spki,
+            csr=made.csr,
+            created_at=now,
+        )
+        return Step(
+            OrderingBegan(key_id=key_id, began_ordering_at=now),
+            also=lambda connection: mailbox_keys.insert(connection, key),
+        )
+
+    def place_order(self, enrollment: Enrollment) -> Step:
+        """RFC 8555 §7.4. A lost answer leads to a second newOrder; authorities may hand the same order back."""
+        order = self.desk.client(enrollment).new_order(
+            enrollment.address, profile=self.desk.authority(enrollment).profile
+        )
+        check_alive(order)
+        if len(order.authorizations) != 1:
+            raise OrderDied(f"the order has {len(order.authorizations)} authorizations instead of one", again=False)
+        assert order.finalize is not None  # an order that is not invalid has it
+        return Step(
+            OrderPlaced(
+                order_url=order.url,
+                order_expires_at=order.expires,
+                authorization_url=order.authorizations[0],
+                finalize_url=order.finalize,
+            )
+        )
+
+    def read_authorization(self, enrollment: Enrollment) -> Step:
+        """RFC 8823 §3 step 3: learn token-part2 and the sender of the challenge mail to come."""
+        found = self.desk.authorization(enrollment)
+        if found.status == "valid":  # RFC 8555 §7.4: nothing to prove, so no mail will come
+            return Step(AuthorizationValid())
+        challenge = found.challenge
+        if challenge is None:
+            raise OrderDied("the authority offers no email-reply-00 challenge for this address", again=False)
+        try:
+            sender = Mailbox.parse(challenge.sender, allow_utf8=True)
+        except InvalidMailbox as flaw:  # no mail's From could ever equal it (RFC 8823 §3.1 item 2)
+            raise OrderDied(f"the challenge's from is no mail address: {flaw}", again=False) from None
+        authority = self.desk.authority(enrollment)
+        now = self.desk.clock()
+        look_again = {
+            "reply-first": authority.challenge_wait,
+            "post-first": timedelta(0),
+            "auto": authority.auto_post_after,
+        }[authority.challenge_trigger]
+        return Step(
+            ChallengeKnown(
+                challenge_url=challenge.url,
+                challenge_sender=str(sender),
+                token_part2=self.desk.vault.seal_token(enrollment.id, challenge.token_part2),
+                next_attempt_at=now + look_again,
+            )
+        )
+
+    def wait_for_mail(self, enrollment: Enrollment) -> Step:
+        """F-20, F-24: no mail yet. Ask the authority; POST where it mails only then; else give the order up."""
+        authority = self.desk.authority(enrollment)
+        found = self.desk.authorization(enrollment)
+        if found.status == "valid":
+            return Step(AuthorizationValid())
+        now = self.desk.clock()
+        if authority.challenge_trigger != "reply-first" and enrollment.challenge_posted_at is None:
+            self._respond(enrollment)
+            return Step(ChallengePosted(challenge_posted_at=now, next_attempt_at=now + authority.challenge_wait))
+        waits_since = enrollment.challenge_posted_at or enrollment.state_since
+        if now < waits_since + authority.challenge_wait:
+            return Step(Deferred(next_attempt_at=waits_since + authority.challenge_wait))
+        raise OrderDied(f"no challenge mail from {enrollment.challenge_sender} arrived in time", again=True)
+
+    def wait_for_outbox(self, enrollment: Enrollment) -> Step:
+        """The responder does the work; what keeps it from it is shown here, and ends here when it gave up."""
+        with self.desk.database.read() as connection:
+            entries = outbox.of_enrollment(connection, enrollment.id)
+        errors = [entry.last_error for entry in entries if entry.last_error is not None]
+        if all(entry.next_attempt_at is None for entry in entries):
+            raise OrderDied(f"the reply could not be handed to Postfix: {errors[-1] if errors else 'none'}", again=True)
+        look_again = min(self.desk.clock() + LOOK_AT_OUTBOX, self.desk.deadline(enrollment))
+        return Step(Deferred(next_attempt_at=look_again, last_error=errors[-1] if errors else None))
+
+    def post_challenge(self, enrollment: Enrollment) -> Step:
+        """RFC 8823 §3 step 7, RFC 8555 §7.5.1; a challenge that was posted to get the mail is not posted again."""
+        now = self.desk.clock()
+        if enrollment.challenge_posted_at is not None:
+            return Step(ChallengePosted(challenge_posted_at=enrollment.challenge_posted_at))
+        if self.desk.authorization(enrollment).status == "valid":
+            return Step(AuthorizationValid())
+        self._respond(enrollment)
+        return Step(ChallengePosted(challenge_posted_at=now))
+
+    def poll_authorization(self, enrollment: Enrollment) -> Step:
+        """RFC 8823 §3 step 8."""
+        found = self.desk.authorization(enrollment)
+        if found.status == "valid":
+            return Step(AuthorizationValid())
+        return self.desk.look_again(enrollment, found.retry_after)
+
+    def _respond(self, enrollment: Enrollment) -> None:
+        assert enrollment.challenge_url is not None
+        self.desk.client(enrollment).respond(enrollment.challenge_url)

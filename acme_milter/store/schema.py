@@ -57,6 +57,14 @@ def _integer(name: str) -> sa.Column[int]:
     return sa.Column(name, sa.Integer, nullable=False)
 
 
+identity = sa.Table(
+    "identity",  # what this store is bound to, so that nobody works on it with the wrong key
+    metadata,
+    _text("name", primary_key=True),
+    _text("value"),
+    sqlite_strict=True,
+)
+
 account = sa.Table(
     "account",
     metadata,

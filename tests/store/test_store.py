@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 
 from acme_milter.enrollment.model import OPEN_STATES, Enrollment, State
 from acme_milter.enrollment.state_machine import Deferred, Failed, advance
-from acme_milter.store import challenge_mails, enrollments, outbox
+from acme_milter.store import challenge_mails, enrollments, identity, outbox
 from acme_milter.store.challenge_mails import StoredChallengeMail
 from acme_milter.store.database import Database, StoreUnusable
 from acme_milter.store.outbox import OutboxEntry
@@ -264,6 +264,14 @@ def test_a_handover_does_not_begin_without_a_living_lease_or_too_often(database:
         assert outbox.begin_handover(connection, "o1", owner="w#1", at=NOW, most=2)
         assert outbox.begin_handover(connection, "o1", owner="w#1", at=NOW, most=2)
         assert not outbox.begin_handover(connection, "o1", owner="w#1", at=NOW, most=2)
+
+
+def test_a_store_is_bound_to_the_first_key_it_meets(database: Database) -> None:
+    with database.write() as connection:
+        identity.bind(connection, "aaaa")
+        identity.bind(connection, "aaaa")
+    with pytest.raises(identity.SealedUnderAnotherKey, match="aaaa.*bbbb"), database.write() as connection:
+        identity.bind(connection, "bbbb")
 
 
 def test_a_damaged_database_is_refused_with_its_name(tmp_path: Path) -> None:

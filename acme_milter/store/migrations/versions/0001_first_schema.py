@@ -49,6 +49,13 @@ def upgrade() -> None:
         sqlite_strict=True,
     )
     op.create_table(
+        "identity",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_identity")),
+        sqlite_strict=True,
+    )
+    op.create_table(
         "mailbox_key",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("principal", sa.Text(), nullable=False),

@@ -3,18 +3,20 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import click
 
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
+from acme_milter.cli.store import STORE_FAULTS
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.gate import Expectation
 from acme_milter.protocol.faults import MailRefused
 from acme_milter.protocol.headers import split_message
 from acme_milter.protocol.mailbox import InvalidMailbox, parse_single_address_header
-from acme_milter.store.database import Database, StoreUnusable
+from acme_milter.store.database import Database
 from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
 from acme_milter.worker.examination import Examination, Finding, Result
 from acme_milter.worker.expectations import expectations_of
@@ -28,7 +30,7 @@ def challenge() -> None:
     """Look at a challenge mail as the gate does."""
 
 
-@challenge.command()
+@challenge.command(short_help="Judge a saved mail, condition by condition.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--recipient", help="The envelope recipient; default: the address in To.")
 @click.option("--authority", help="Judge by this authority's terms where no order of ours says which one sent it.")
@@ -94,14 +96,12 @@ def _first_authority(config: Config, recipient: str) -> str:
 
 
 def _orders(config: Config, recipient: str) -> list[Expectation] | None:
-    database = Database(config.store.url)
     try:
-        database.require_schema()
-        return expectations_of(database, config, config.canonical(recipient) or recipient, utc_now())
-    except StoreUnusable:
+        with closing(Database(config.store.url)) as database:
+            database.require_schema()
+            return expectations_of(database, config, config.canonical(recipient) or recipient, utc_now())
+    except (*STORE_FAULTS, PermissionError, ModuleNotFoundError):
         return None
-    finally:
-        database.close()
 
 
 def _document(findings: Sequence[Finding], recipient: str, authority: str) -> dict[str, object]:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from acme_milter.cli.enroll import ask_for, follow
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.progress import Ending, LiveView, PlainView, View
+from acme_milter.cli.table import Column, print_table
 from acme_milter.lab.processes import ProcessFault
 from acme_milter.lab.showcase import Finding, Traffic, describe_inbox, judge
 from acme_milter.lab.system import Lab
@@ -32,7 +32,15 @@ DOMAINS = {
 FORGED_TO = "grace@org.example"
 FOREIGN_TO = "victor@branch.example"
 TIMEOUT = 120.0
-TABLE_WIDTH = 124
+COLUMNS = (
+    Column("mailbox"),
+    Column("serial", spare=1),
+    Column("not after", spare=4),
+    Column("seconds", right=True),
+    Column("challenge", spare=2),
+    Column("reply", spare=3),
+    Column("inbox"),
+)
 
 
 @click.command()
@@ -45,9 +53,7 @@ def demo(context: click.Context, keep: bool) -> None:
             "demo: Postfix starts only as root; run this as root (nothing outside one directory is changed)", err=True
         )
         context.exit(ExitCode.PERMISSION)
-    console = Console(highlight=False)
-    if console.width < TABLE_WIDTH:
-        console = Console(highlight=False, width=TABLE_WIDTH)  # a wrapped line says more than one cut short
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     directory = Path(tempfile.mkdtemp(prefix="acme-milter-demo-"))
     console.print(
         f"A private Postfix, OpenDKIM, a name server and a test CA start on the loopback, all of it in {directory}.\n"
@@ -60,7 +66,9 @@ def demo(context: click.Context, keep: bool) -> None:
         kept_all = False
     finally:
         if keep:
-            console.print(f"Everything is left in {directory}.")
+            console.print(f"\nEverything is left in {directory}. To look around:", soft_wrap=True)
+            console.print(f"  acme-milter --config {directory}/acme-milter.yaml status", soft_wrap=True)
+            console.print(f"  less {directory}/acme-milter.log {directory}/postfix/maillog", soft_wrap=True)
         else:
             shutil.rmtree(directory, ignore_errors=True)
     context.exit(ExitCode.OK if kept_all else ExitCode.FAILED)
@@ -87,7 +95,7 @@ def _show(console: Console, directory: Path) -> bool:
             rows, ending = follow(lab.config, [str(result["id"]) for result in results], view, timeout=TIMEOUT)
         traffic.finish()
         console.print()
-        console.print(_table(lab, traffic, rows))
+        print_table(console, COLUMNS, [_cells(lab, traffic, row) for row in rows])
         findings = judge(lab, traffic, rows, FORGED_TO, FOREIGN_TO)
         _tell(console, findings)
     kept_all = ending is Ending.DONE and all(finding.kept for finding in findings)
@@ -96,21 +104,16 @@ def _show(console: Console, directory: Path) -> bool:
     return kept_all
 
 
-def _table(lab: Lab, traffic: Traffic, rows: Sequence[Overview]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("mailbox", "serial", "not after", "seconds", "challenge", "reply", "inbox"):
-        table.add_column(name, justify="right" if name == "seconds" else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.address,
-            (row.serial or row.last_error or "")[:16],
-            row.not_after.date().isoformat() if row.not_after else "",
-            f"{(row.state_since - row.opened_at).total_seconds():.1f}",
-            row.challenge_queue_id or "",
-            row.reply_queue_id or "",
-            describe_inbox(lab, traffic, row.address),
-        )
-    return table
+def _cells(lab: Lab, traffic: Traffic, row: Overview) -> tuple[str, ...]:
+    return (
+        row.address,
+        (row.serial or row.last_error or "")[:16],
+        row.not_after.date().isoformat() if row.not_after else "",
+        f"{(row.state_since - row.opened_at).total_seconds():.1f}",
+        row.challenge_queue_id or "",
+        row.reply_queue_id or "",
+        describe_inbox(lab, traffic, row.address),
+    )
 
 
 def _tell(console: Console, findings: Sequence[Finding]) -> None:
@@ -122,9 +125,9 @@ def _tell(console: Console, findings: Sequence[Finding]) -> None:
 
 _NEXT = """
 This was a toy CA. On a real machine:
-  1. write /etc/acme-milter/acme-milter.yaml      (start from acme-milter.yaml, it explains every key)
-  2. acme-milter check                            (names every fault with its line)
-  3. add the lines of contrib/postfix/ to main.cf (with the line that undoes them)
-  4. acme-milter run                              (or the three units of contrib/systemd/)
-  5. acme-milter enroll --wait you@your.domain    (defaults: {mode: observe} first, if you only want to watch)
+  1. write /etc/acme-milter/acme-milter.yaml     start from acme-milter.yaml
+  2. acme-milter check                           names every fault with its line
+  3. acme-milter run                             or the units of contrib/systemd
+  4. add contrib/postfix's lines to Postfix      and know those that undo them
+  5. acme-milter enroll --wait you@your.domain   mode: observe only watches
 README.md has it in full."""

@@ -5,7 +5,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import cast
 
 import click
@@ -13,11 +12,11 @@ import click
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.progress import Ending, LiveView, PlainView, View
+from acme_milter.cli.store import as_owner, reading_store
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import OPEN_STATES, State
 from acme_milter.ipc.client import FrameClient, PeerForbidden, PeerUnavailable
 from acme_milter.store import overview
-from acme_milter.store.database import Database
 from acme_milter.store.overview import Overview
 
 BATCH = 2000
@@ -29,16 +28,24 @@ LOOK_EVERY = 0.25
 @click.command()
 @click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS…")
 @click.option("--wait", is_flag=True, help="Show progress; end when each one is active or has failed.")
-@click.option("--timeout", type=float, default=None, metavar="SECONDS", help="With --wait: give up waiting after this.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: give up waiting after this."
+)
 @click.option("--again", is_flag=True, help="Order even where a certificate is active.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.pass_context
 def enroll(
     context: click.Context, addresses: Sequence[str], wait: bool, timeout: float | None, again: bool, as_json: bool
 ) -> None:
-    """Order a certificate for each ADDRESS; "-" reads addresses from standard input, one a line."""
+    """Order a certificate for each ADDRESS; "-" reads addresses from standard input, one a line.
+
+    They are ordered by the running worker, and go on whether or not somebody waits. Exit status 0 when all were
+    opened (with --wait: are active), 3 when some, 1 when none, 75 when it took longer than --timeout.
+    """
     config = load_config_or_exit(context)
     wanted = list(dict.fromkeys(_addresses(addresses)))
+    if not wanted:
+        raise click.UsageError("no address was given")
     results = ask_for(config, wanted, again=again)
     refused = [str(result["address"]) for result in results if result["outcome"] == "not-managed"]
     ids = [str(result["id"]) for result in results if result["id"] is not None]
@@ -49,7 +56,8 @@ def enroll(
             click.echo(json.dumps({"schema": "acme-milter/enroll/1", "results": results}))
         else:
             for result in results:
-                click.echo(f"{result['address']}: {result['outcome']}")
+                if result["id"] is not None:
+                    click.echo(f"{result['address']}: {result['outcome']}")
         context.exit(_exit_code(len(ids), len(refused)))
     view: View = LiveView() if sys.stdout.isatty() and not as_json else PlainView(quiet=as_json)
     with view:
@@ -82,7 +90,7 @@ def ask_for(config: Config, addresses: Sequence[str], *, again: bool) -> list[di
                     raise click.exceptions.Exit(ExitCode.TRY_LATER)
                 results += cast("list[dict[str, object]]", answer["results"])
     except PeerForbidden as error:
-        click.echo(f"{error}; run this as the worker's user, e.g. with: sudo -u acme-milter", err=True)
+        click.echo(f"{error}; {as_owner(config.worker.control_socket)}", err=True)
         raise click.exceptions.Exit(ExitCode.PERMISSION) from None
     except PeerUnavailable as error:
         click.echo(f"no worker is listening: {error}; start it with: acme-milter --config {config.path} run", err=True)
@@ -100,7 +108,7 @@ def follow(
 ) -> tuple[list[Overview], Ending]:
     """Look at the enrollments until none is open, or ``timeout`` seconds have passed; returns them in order of ids."""
     give_up = None if timeout is None else time.monotonic() + timeout
-    with _reading(config) as database:
+    with reading_store(config) as database:
         while True:
             with database.read() as connection:
                 found = {row.id: row for row in overview.of_enrollments(connection, ids)}
@@ -130,19 +138,10 @@ def row_as_json(row: Overview) -> dict[str, object]:
     }
 
 
-@contextmanager
-def _reading(config: Config) -> Iterator[Database]:
-    database = Database(config.store.url)
-    try:
-        yield database
-    finally:
-        database.close()
-
-
 def _addresses(arguments: Sequence[str]) -> Iterator[str]:
     for argument in arguments:
         if argument == "-":
-            yield from (line.strip() for line in sys.stdin if line.strip())
+            yield from (line.strip() for line in sys.stdin if line.strip() and not line.lstrip().startswith("#"))
         else:
             yield argument
 

@@ -11,15 +11,26 @@ import click
 from acme_milter.certificate.pkcs12 import P12Format
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
+from acme_milter.cli.store import as_owner, reading_store
 from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event
 from acme_milter.keys.client import KeydClient, KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store import audit, certificates, mailbox_keys
 from acme_milter.store.certificates import StoredCertificate
-from acme_milter.store.database import Database, StoreUnusable
+from acme_milter.store.database import Database
 from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.worker.service import utc_now
+
+_REFUSALS = {
+    "seal broken": " (keyd runs with another wrapping key than the one that sealed this mailbox's key, or the store is"
+    " damaged; put the right one where keys.wrapping_key says, and restart keyd)",
+}
+
+
+class _OutUnusable(Exception):
+    """The files cannot be written; the text says where and why."""
+
 
 FORMATS = ("pem", P12Format.MODERN.value, P12Format.LEGACY.value)
 
@@ -36,24 +47,21 @@ def export(context: click.Context, address: str, form: str, out: Path, as_json: 
     """Write ADDRESS's certificate and private key. The passphrase goes to standard output, never into a file."""
     config = load_config_or_exit(context)
     mailbox = config.canonical(address) or address
-    database = Database(config.store.url)
     try:
-        database.require_schema()
-        files, passphrase = _export(config, database, mailbox, form, out)
-    except StoreUnusable as error:
-        click.echo(str(error), err=True)
-        context.exit(ExitCode.TRY_LATER)
+        with reading_store(config) as database:
+            files, passphrase = _export(config, database, mailbox, form, out)
     except KeydUnavailable as error:
+        if config.keys.socket.exists() and not os.access(config.keys.socket, os.W_OK):
+            click.echo(f"{config.keys.socket}: permission denied; {as_owner(config.keys.socket)}", err=True)
+            context.exit(ExitCode.PERMISSION)
         click.echo(f"keyd is not running: {error}; start it with: acme-milter --config {config.path} run", err=True)
         context.exit(ExitCode.TRY_LATER)
     except KeydRefused as error:
-        click.echo(f"keyd refused: {error}", err=True)
+        click.echo(f"keyd refused: {error}{_REFUSALS.get(error.reason, '')}", err=True)
         context.exit(ExitCode.FAILED)
-    except PermissionError as error:
-        click.echo(f"{error.filename}: {error.strerror}", err=True)
-        context.exit(ExitCode.PERMISSION)
-    finally:
-        database.close()
+    except _OutUnusable as error:
+        click.echo(str(error), err=True)
+        context.exit(ExitCode.PERMISSION if isinstance(error.__cause__, PermissionError) else ExitCode.FAILED)
     if as_json:
         document = {
             "schema": "acme-milter/export/1",
@@ -87,13 +95,16 @@ def _export(config: Config, database: Database, mailbox: str, form: str, out: Pa
             address=mailbox,
             details={"format": form, "serial": certificate.serial, "uid": os.getuid()},
         )
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
     files = []
-    for suffix, content in contents.items():
-        # The address has passed the strict grammar of the configuration: no "/" and no ".." can be in its domain.
-        file = out / f"{mailbox.replace('/', '_')}{suffix}"
-        _write_private(file, content)
-        files.append(file)
+    try:
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for suffix, content in contents.items():
+            # The address has passed the strict grammar of the configuration: no "/" and no ".." can be in its domain.
+            file = out / f"{mailbox.replace('/', '_')}{suffix}"
+            _write_private(file, content)
+            files.append(file)
+    except OSError as error:
+        raise _OutUnusable(f"{out}: cannot be written: {error.strerror}; choose another --out") from error
     return files, passphrase
 
 

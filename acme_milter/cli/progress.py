@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Protocol, Self
 
 import click
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from acme_milter.enrollment.model import State
+from acme_milter.enrollment.model import OPEN_STATES, State
 from acme_milter.store.overview import Overview
 
 STAGES: tuple[tuple[str, frozenset[State]], ...] = (
@@ -49,8 +50,26 @@ def count_stages(rows: Sequence[Overview]) -> list[tuple[str, int]]:
     return [(name, sum(counts[state] for state in states)) for name, states in STAGES]
 
 
+def remark_of(row: Overview) -> str:
+    """What is in an enrollment's way, and what becomes of it; empty when nothing is."""
+    again = row.next_attempt_at
+    if row.last_error is None:
+        return f"due at {again:%Y-%m-%d %H:%M:%S} UTC" if row.state is State.PLANNED and again else ""
+    if row.state in OPEN_STATES and again is not None:
+        return f"{row.last_error}; next attempt at {again:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{row.last_error}; will be ordered again" if row.successor_id else row.last_error
+
+
+def _in_the_way(rows: Sequence[Overview]) -> list[Overview]:
+    return [row for row in rows if row.last_error and row.state is not State.ACTIVE]
+
+
+REMARKS = 5
+"""Mailboxes whose trouble the live view names; `status` names all."""
+
+
 class LiveView:
-    """A bar for each stage, redrawn in place."""
+    """A bar for each stage, redrawn in place, and below them what is in the way."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._live = Live(console=console, refresh_per_second=8)
@@ -68,15 +87,20 @@ class LiveView:
             style = {"issued": "green", "failed": "red"}.get(name, "cyan")
             bar = ProgressBar(total=max(len(rows), 1), completed=count, width=32, complete_style=style)
             table.add_row(name, bar, str(count))
-        self._live.update(table)
+        troubled = _in_the_way(rows)
+        lines = [Text(f"{row.address}: {remark_of(row)}") for row in troubled[:REMARKS]]
+        if len(troubled) > REMARKS:
+            lines.append(Text(f"… and {len(troubled) - REMARKS} more, see: acme-milter status"))
+        self._live.update(Group(table, *lines))
 
 
 class PlainView:
-    """One line whenever a count changes; nothing at all when ``quiet``."""
+    """One line whenever a count changes or something new is in the way; nothing at all when ``quiet``."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._last: list[tuple[str, int]] = []
+        self._told: set[tuple[str, str | None]] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +110,10 @@ class PlainView:
 
     def show(self, rows: Sequence[Overview]) -> None:
         counts = count_stages(rows)
-        if counts != self._last and not self._quiet:
+        if rows and counts != self._last and not self._quiet:
             click.echo(", ".join(f"{name} {count}" for name, count in counts if count))
         self._last = counts
+        for row in _in_the_way(rows):
+            if (row.id, row.last_error) not in self._told and not self._quiet:
+                click.echo(f"{row.address}: {remark_of(row)}")
+            self._told.add((row.id, row.last_error))

@@ -1,14 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The three roles as commands, each for a unit and a user of its own: `milter`, `worker`, `keyd`."""
 
+import logging
+import signal
+
 import click
 
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
-from acme_milter.eventlog import Event, configure_logging, log_exception
+from acme_milter.eventlog import Event, configure_logging, log_event, log_exception
 
 SOCKET_MODE = 0o660
 """keyd's socket: the worker runs as another user, in the socket directory's group."""
+
+
+def _ignore_hangup() -> None:
+    """Out of habit people send SIGHUP to make a daemon read its configuration; that must not end the role."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 @click.command()
@@ -34,6 +42,8 @@ def worker(context: click.Context) -> None:
     """Run the worker role: orders, answers, stores. Never holds an unsealed private key."""
     config = load_config_or_exit(context)
     configure_logging("worker")
+    _ignore_hangup()
+    from acme_milter.cli.store import DRIVER_MISSING, STORE_FAULTS, store_fault
     from acme_milter.ipc.server import AddressInUse
     from acme_milter.store.database import StoreUnusable
     from acme_milter.worker.answer import SigningKeyUnavailable
@@ -44,9 +54,18 @@ def worker(context: click.Context) -> None:
     except SigningKeyUnavailable as error:
         log_exception(Event.ROLE_DIED, error, role="worker")
         context.exit(ExitCode.CONFIGURATION)
-    except (StoreUnusable, AddressInUse) as error:
+    except AddressInUse as error:
         log_exception(Event.ROLE_DIED, error, role="worker")
         context.exit(ExitCode.FAILED)
+    except STORE_FAULTS as error:
+        fault = StoreUnusable(store_fault(config, error)).with_traceback(error.__traceback__)
+        log_exception(Event.ROLE_DIED, fault, role="worker")
+        context.exit(ExitCode.FAILED)
+    except ModuleNotFoundError as missing:
+        if missing.name != "psycopg":
+            raise
+        log_event(Event.ROLE_DIED, level=logging.ERROR, role="worker", detail=f"store.url: {DRIVER_MISSING}")
+        context.exit(ExitCode.CONFIGURATION)
 
 
 @click.command()
@@ -55,6 +74,7 @@ def keyd(context: click.Context) -> None:
     """Run the keyd role: the wrapping key's only keeper. Opens no network socket."""
     config = load_config_or_exit(context)
     configure_logging("keyd")
+    _ignore_hangup()
     from acme_milter.ipc.server import AddressInUse
     from acme_milter.keys.algorithm import KeyAlgorithm
     from acme_milter.keys.keyd import serve

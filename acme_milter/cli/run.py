@@ -73,11 +73,14 @@ class _Role:
 @click.command()
 @click.pass_context
 def run(context: click.Context) -> None:
-    """Run all three roles on this machine, in the foreground."""
+    """Run all three roles on this machine, in the foreground, until SIGTERM, SIGINT or SIGHUP.
+
+    The configuration is read at the start; after a change: acme-milter check, then stop and start.
+    """
     config = load_config_or_exit(context)
     configure_logging("run")
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP: its terminal is gone
         signal.signal(number, lambda *_: stop.set())
     roles = [_Role(name, config.path) for name in ROLES]
     for role in roles:

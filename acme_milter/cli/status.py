@@ -6,17 +6,27 @@ from collections.abc import Sequence
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.enroll import row_as_json
-from acme_milter.cli.exit_codes import ExitCode
-from acme_milter.cli.progress import count_stages
+from acme_milter.cli.progress import count_stages, remark_of
+from acme_milter.cli.store import reading_store
+from acme_milter.cli.table import Column, print_table
 from acme_milter.config.schema import Config
 from acme_milter.ipc.client import FrameClient, PeerUnavailable
 from acme_milter.store import overview
-from acme_milter.store.database import Database, StoreUnusable
 from acme_milter.store.overview import Overview
+
+COLUMNS = (
+    Column("mailbox"),
+    Column("state"),
+    Column("serial", spare=3),
+    Column("not after"),
+    Column("seconds", spare=4, right=True),
+    Column("challenge", spare=2),
+    Column("reply", spare=1),
+    Column("remark"),
+)
 
 
 @click.command()
@@ -27,16 +37,8 @@ def status(context: click.Context, addresses: Sequence[str], as_json: bool) -> N
     """Show each mailbox's latest enrollment (of these, or of all), and whether the roles are running."""
     config = load_config_or_exit(context)
     wanted = [config.canonical(address) or address for address in addresses] or None
-    database = Database(config.store.url)
-    try:
-        database.require_schema()
-        with database.read() as connection:
-            rows = overview.latest_of_each_mailbox(connection, wanted)
-    except StoreUnusable as error:
-        click.echo(str(error), err=True)
-        context.exit(ExitCode.TRY_LATER)
-    finally:
-        database.close()
+    with reading_store(config) as database, database.read() as connection:
+        rows = overview.latest_of_each_mailbox(connection, wanted)
     enrolled = {row.address for row in rows}
     never = sorted(address for address in (wanted or config.managed()) if address not in enrolled)
     running = {"keyd": _answers(config, "keyd"), "worker": _answers(config, "worker")}
@@ -51,6 +53,9 @@ def status(context: click.Context, addresses: Sequence[str], as_json: bool) -> N
         click.echo(json.dumps(document))
     else:
         _print(rows, never, running)
+        for address in never if wanted else ():
+            known = config.canonical(address) is not None
+            click.echo(f"{address}: {'never enrolled' if known else 'not a managed mailbox'}")
 
 
 def _answers(config: Config, role: str) -> bool:
@@ -69,26 +74,20 @@ def _print(rows: Sequence[Overview], never: Sequence[str], running: dict[str, bo
     stages = ", ".join(f"{name} {count}" for name, count in count_stages(rows) if count)
     console.print(f"{roles}; {stages or 'nothing enrolled'}; never enrolled {len(never)}", highlight=False)
     if rows:
-        console.print(table_of(rows))
+        print_table(console, COLUMNS, [_cells(row) for row in rows])
 
 
-def table_of(rows: Sequence[Overview]) -> Table:
-    """One line a mailbox: state, serial, not-after, seconds, queue ids, and what is wrong where something is."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("mailbox", "state", "serial", "not after", "seconds", "challenge", "reply", "remark"):
-        table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
-    for row in rows:
-        table.add_row(
-            row.address,
-            row.state.value,
-            _short(row.serial),
-            row.not_after.date().isoformat() if row.not_after else "",
-            f"{(row.state_since - row.opened_at).total_seconds():.1f}",
-            row.challenge_queue_id or "",
-            row.reply_queue_id or "",
-            row.last_error or "",
-        )
-    return table
+def _cells(row: Overview) -> tuple[str, ...]:
+    return (
+        row.address,
+        row.state.value,
+        _short(row.serial),
+        row.not_after.date().isoformat() if row.not_after else "",
+        f"{(row.state_since - row.opened_at).total_seconds():.1f}",
+        row.challenge_queue_id or "",
+        row.reply_queue_id or "",
+        remark_of(row),
+    )
 
 
 def _short(serial: str | None) -> str:

@@ -5,6 +5,7 @@ import os
 import secrets
 import signal
 import socket
+import sqlite3
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.ipc.server import FrameServer
 from acme_milter.keys.client import KeydClient, KeydUnavailable
-from acme_milter.store.database import Database
+from acme_milter.store.database import Database, StoreUnusable
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
 from acme_milter.worker.control import Control
@@ -167,4 +168,10 @@ def _await_data_key(keyd: KeydClient, stop: threading.Event) -> bytes:
 
 
 def _on_error(error: Exception) -> None:
-    log_exception(Event.INTERNAL_ERROR, error)
+    said = getattr(error, "orig", None)
+    if isinstance(
+        said, sqlite3.OperationalError
+    ):  # a full disk, a lock: its words name no values, and people need them
+        log_exception(Event.STORE_UNAVAILABLE, StoreUnusable(str(said)).with_traceback(error.__traceback__))
+    else:
+        log_exception(Event.INTERNAL_ERROR, error)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`enroll` without a worker or without addresses; hang-ups to `run` and to the roles."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from acme_milter.keys.wrapping_key import create_wrapping_key_file
+
+
+def configured(directory: Path) -> Path:
+    path = directory / "acme-milter.yaml"
+    key = directory / "wrapping.key"
+    create_wrapping_key_file(key)
+    path.write_text(
+        f"store: {{url: 'sqlite:///{directory}/store.db'}}\n"
+        "authorities: {ca: {directory: 'https://ca.example/d', agree_tos: true}}\n"
+        "domains: {org.example: {mailboxes: {list: [alice@org.example]}}}\n"
+        f"milter: {{socket: 'unix:{directory}/m.sock'}}\n"
+        f"worker: {{intake_socket: {directory}/i.sock, control_socket: {directory}/c.sock}}\n"
+        f"keys: {{socket: {directory}/k.sock, wrapping_key: {{file: {key}}}, pool: {{rsa3072: 0}}}}\n"
+    )
+    path.chmod(0o600)
+    return path
+
+
+def command(config: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "acme_milter", "--config", str(config), *arguments]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "words"),
+    [
+        (("-",), "", "no address was given"),
+        (("-",), "# a comment\n\n", "no address"),
+        (("--timeout", "-1", "a"), "", ">=0"),
+    ],
+)
+def test_asking_for_nothing_is_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], given: str, words: str) -> None:
+    run = command(configured(tmp_path), "enroll", *arguments)
+    done = subprocess.run(run, input=given, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_without_a_worker_it_names_the_command_that_starts_one(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    run = command(config, "enroll", "alice@org.example")
+    done = subprocess.run(run, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 75
+    assert f"start it with: acme-milter --config {config} run" in done.stderr
+
+
+def log_when(path: Path, words: str, count: int = 1) -> str:
+    give_up = time.monotonic() + 60
+    while path.read_text().count(words) < count:
+        assert time.monotonic() < give_up, path.read_text()
+        time.sleep(0.05)
+    return path.read_text()
+
+
+def test_a_hangup_ends_run_politely_and_no_role(tmp_path: Path) -> None:
+    config, log = configured(tmp_path), tmp_path / "log"
+    with log.open("wb") as stream:
+        run = subprocess.Popen(command(config, "run"), stderr=stream)
+    try:
+        log_when(log, "role-ready", 3)
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        assert len(children) == 3
+        for child in children:
+            os.kill(int(child), signal.SIGHUP)
+        time.sleep(0.5)
+        assert Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split() == children
+        run.send_signal(signal.SIGHUP)
+        assert run.wait(30) == 0
+    finally:
+        run.kill()
+        run.wait()
+    assert log.read_text().count("role-stopped") == 3
+    assert not list(tmp_path.glob("*.sock"))

@@ -2,11 +2,16 @@
 """`acme-milter check`: is this configuration one that everything can start with?"""
 
 import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
-from acme_milter.cli.configured import config_path, load_config_or_exit
+from acme_milter.cli.configured import config_path, exit_code_for_faults, load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from acme_milter.config.schema import Config
 
 SCHEMA = "acme-milter/check/1"
 
@@ -17,12 +22,15 @@ SCHEMA = "acme-milter/check/1"
 def check(ctx: click.Context, as_json: bool) -> None:
     """Report every fault of the configuration, each as FILE:LINE: KEY: what is wrong.
 
-    Exit status 0 when there is none, 78 otherwise. Nothing is started and nobody is asked over the network; files
-    that the configuration names are looked at as far as the caller may.
+    Exit status 0 when there is none, 78 otherwise, 77 when the caller may not read it. A line that begins with
+    "note:" is no fault, but keeps this machine from working as it stands. Nothing is started and nobody is asked
+    over the network; files that the configuration names are looked at as far as the caller may.
     """
     if as_json:
         _check_as_json(ctx)
     config = load_config_or_exit(ctx, files=True)
+    for note in _notes(config):
+        click.echo(f"note: {note}", err=True)
     click.echo(
         f"configuration ok: {_count(len(config.managed()), 'mailbox', 'mailboxes')}"
         f" in {_count(len(config.domains), 'domain', 'domains')},"
@@ -33,22 +41,44 @@ def check(ctx: click.Context, as_json: bool) -> None:
 def _check_as_json(ctx: click.Context) -> None:
     from acme_milter.config.loader import ConfigFaults, load
 
-    answer: dict[str, object] = {"schema": SCHEMA, "ok": True, "file": str(config_path(ctx)), "faults": []}
+    answer: dict[str, object] = {"schema": SCHEMA, "ok": True, "file": str(config_path(ctx)), "faults": [], "notes": []}
     code = ExitCode.OK
     try:
         config = load(config_path(ctx), files=True)
         answer["mailboxes"] = len(config.managed())
         answer["domains"] = sorted(config.domains)
         answer["authorities"] = list(config.authorities)
+        answer["notes"] = list(_notes(config))
     except ConfigFaults as found:
         answer["ok"] = False
         answer["faults"] = [
             {"file": str(fault.file), "line": fault.line, "key": fault.key, "message": fault.message}
             for fault in found.faults
         ]
-        code = ExitCode.CONFIGURATION
+        code = exit_code_for_faults(config_path(ctx))
     click.echo(json.dumps(answer, indent=2))
     ctx.exit(code)
+
+
+def _notes(config: "Config") -> Iterator[str]:
+    """What a fresh or a moved machine lacks; the same file may be fine on the next one, so these are no faults."""
+    if not config.managed():
+        yield "no mailbox is managed yet; list some: domains: {example.org: {mailboxes: {list: [you@example.org]}}}"
+    path = config.keys.wrapping_key.file
+    if path is None:
+        return
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        yield (
+            f"keys.wrapping_key: {path} is not there, and keyd needs it; put it back, or for a new store:"
+            f" openssl rand -base64 32 | install -m 0600 /dev/stdin {path}"
+        )
+    except OSError:
+        return  # keyd's business, and not visible from here
+    else:
+        if mode & 0o077:
+            yield f"keys.wrapping_key: {path} is open to group or others, and keyd refuses it; run: chmod 0600 {path}"
 
 
 def _count(number: int, one: str, many: str) -> str:

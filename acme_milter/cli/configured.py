@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How a command gets at the configuration that `--config` names."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ def config_path(ctx: click.Context) -> Path:
 
 
 def load_config_or_exit(ctx: click.Context, *, files: bool = False) -> "Config":
-    """The configuration, or the end of the command: every fault on a line of standard error, exit status 78.
+    """The configuration, or the end of the command: every fault on a line of standard error, exit status 78 (77 when
+    it is there and the caller may not read it).
 
     With `files` the files it names are looked at too, see `config.loader.load`.
     """
@@ -32,4 +34,13 @@ def load_config_or_exit(ctx: click.Context, *, files: bool = False) -> "Config":
     except ConfigFaults as found:
         for fault in found.faults:
             click.echo(str(fault), err=True)
-        ctx.exit(ExitCode.CONFIGURATION)
+        ctx.exit(exit_code_for_faults(config_path(ctx)))
+
+
+def exit_code_for_faults(path: Path) -> ExitCode:
+    """Of a configuration that cannot be used: a file that others may read is no fault of what it says."""
+    try:
+        forbidden = path.exists() and not os.access(path, os.R_OK)
+    except PermissionError:
+        forbidden = True
+    return ExitCode.PERMISSION if forbidden else ExitCode.CONFIGURATION

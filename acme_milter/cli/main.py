@@ -76,7 +76,7 @@ class LazyGroup(click.Group):
 @click.option(
     "--config",
     "-c",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # whether it can be read is said where it is
     default=DEFAULT_CONFIG,
     envvar="ACME_MILTER_CONFIG",
     show_default=True,

@@ -36,8 +36,16 @@ def config_file(directory: Path, text: str) -> Path:
     return path
 
 
+def with_wrapping_key(directory: Path, text: str) -> str:
+    """The configuration with a wrapping key that is there."""
+    key = directory / "wrapping.key"
+    key.write_text("not looked into by check\n")
+    key.chmod(0o600)
+    return text + f"keys: {{wrapping_key: {{file: {key}}}}}\n"
+
+
 def test_a_good_configuration_is_one_line_and_status_0(tmp_path: Path) -> None:
-    done = acme_milter("--config", config_file(tmp_path, GOOD), "check")
+    done = acme_milter("--config", config_file(tmp_path, with_wrapping_key(tmp_path, GOOD)), "check")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "configuration ok: 1 mailbox in 1 domain, 1 authority\n"
 
@@ -45,7 +53,45 @@ def test_a_good_configuration_is_one_line_and_status_0(tmp_path: Path) -> None:
 def test_the_repositorys_default_is_good_on_any_machine(tmp_path: Path) -> None:
     text = (ROOT / "acme-milter.yaml").read_text(encoding="utf-8")
     done = acme_milter("--config", config_file(tmp_path, text), "check")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert all(line.startswith("note: ") for line in done.stderr.splitlines())
+
+
+def test_what_a_fresh_machine_lacks_is_a_note_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    missing, loose = tmp_path / "missing.key", tmp_path / "loose.key"
+    loose.write_text("x")
+    loose.chmod(0o644)
+    for key, words in ((missing, f"install -m 0600 /dev/stdin {missing}"), (loose, f"run: chmod 0600 {loose}")):
+        path = config_file(tmp_path, GOOD + f"keys: {{wrapping_key: {{file: {key}}}}}\n")
+        done = acme_milter("--config", path, "check")
+        assert (done.returncode, len(done.stderr.splitlines())) == (0, 1)
+        assert done.stderr.startswith("note: keys.wrapping_key: ")
+        assert words in done.stderr
+        assert json.loads(acme_milter("--config", path, "check", "--json").stdout)["notes"] == [
+            done.stderr.removeprefix("note: ").rstrip()
+        ]
+
+
+def test_a_configuration_without_mailboxes_says_so(tmp_path: Path) -> None:
+    done = acme_milter("--config", config_file(tmp_path, with_wrapping_key(tmp_path, "version: 1\n")), "check")
+    assert done.returncode == 0
+    assert done.stderr.startswith("note: no mailbox is managed yet; list some: ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not read the file")
+@pytest.mark.parametrize("arguments", [("check",), ("check", "--json"), ("status",)])
+def test_a_configuration_that_one_may_not_read_is_status_77(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    tmp_path.chmod(0o755)
+    path = config_file(tmp_path, GOOD)
+    code = (
+        f"import os; os.setgroups([]); os.setgid(65534); os.setuid(65534); import sys; sys.argv[1:] = {[*arguments]}\n"
+    )
+    run = [sys.executable, "-c", code + "from acme_milter.cli.main import main; main()"]
+    done = subprocess.run(
+        run, capture_output=True, text=True, timeout=60, env=os.environ | {"ACME_MILTER_CONFIG": str(path)}
+    )
+    assert done.returncode == 77
+    assert "cannot be read" in done.stdout + done.stderr or "denied" in done.stderr
 
 
 def test_every_fault_is_a_line_of_standard_error_and_status_78(tmp_path: Path) -> None:

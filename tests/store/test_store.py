@@ -270,7 +270,7 @@ def test_a_store_is_bound_to_the_first_key_it_meets(database: Database) -> None:
     with database.write() as connection:
         identity.bind(connection, "aaaa")
         identity.bind(connection, "aaaa")
-    with pytest.raises(identity.SealedUnderAnotherKey, match="aaaa.*bbbb"), database.write() as connection:
+    with pytest.raises(identity.SealedUnderAnotherKey, match=r"aaaa.*bbbb"), database.write() as connection:
         identity.bind(connection, "bbbb")
 
 

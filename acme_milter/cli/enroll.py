@@ -51,6 +51,14 @@ def enroll(
     ids = [str(result["id"]) for result in results if result["id"] is not None]
     for address in refused:
         click.echo(f"{address}: not a managed mailbox; add it under domains in {config.path}", err=True)
+    for result in results:
+        policy = config.policy_for(str(result["address"]))
+        if result["id"] is not None and policy is not None and policy.mode == "observe":
+            click.echo(
+                f"{result['address']}: mode: observe answers nothing, so its challenge will lie in the inbox and no"
+                " certificate come of it; for one set mode: enforce and restart acme-milter",
+                err=True,
+            )
     if not wait:
         if as_json:
             click.echo(json.dumps({"schema": "acme-milter/enroll/1", "results": results}))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from acme_milter.ipc.server import FrameServer
 from acme_milter.keys.wrapping_key import create_wrapping_key_file
 
 
@@ -54,6 +55,21 @@ def test_without_a_worker_it_names_the_command_that_starts_one(tmp_path: Path) -
     done = subprocess.run(run, capture_output=True, text=True, timeout=60)
     assert done.returncode == 75
     assert f"start it with: acme-milter --config {config} run" in done.stderr
+
+
+@pytest.mark.parametrize(("mode", "told"), [("observe", True), ("enforce", False)])
+def test_under_mode_observe_it_says_that_no_certificate_will_come(tmp_path: Path, mode: str, told: bool) -> None:
+    config = configured(tmp_path)
+    config.write_text(config.read_text() + f"defaults: {{mode: {mode}}}\n")
+
+    def handle(header: dict[str, object], _body: bytes) -> tuple[dict[str, object], bytes]:
+        return {"results": [{"address": "alice@org.example", "outcome": "opened", "id": "1"}]}, b""
+
+    with FrameServer(tmp_path / "c.sock", 0o600, handle, threads=1):
+        run = command(config, "enroll", "alice@org.example")
+        done = subprocess.run(run, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "alice@org.example: opened\n")
+    assert ("set mode: enforce and restart" in done.stderr) is told
 
 
 def log_when(path: Path, words: str, count: int = 1) -> str:

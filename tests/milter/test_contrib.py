@@ -99,6 +99,7 @@ def test_each_role_has_a_unit_that_closes_what_it_does_not_need(unit: Path, tmp_
     assert service["ExecStart"].endswith(f"/acme-milter.yaml {role}")
     assert service["User"] != "root"
     assert (service.get("PrivateNetwork") == "yes") is (role != "worker")
+    assert service["SyslogFacility"] == "mail"  # beside Postfix's lines, as docs/gate.md says
     assert service["NoNewPrivileges"] == "yes"
     assert service["CapabilityBoundingSet"] == ""
     assert service["ProtectSystem"] == "strict"

@@ -71,8 +71,8 @@ def _notes(config: "Config") -> Iterator[str]:
         mode = path.stat().st_mode
     except FileNotFoundError:
         yield (
-            f"keys.wrapping_key: {path} is not there, and keyd needs it; put it back, or for a new store:"
-            f" openssl rand -base64 32 | install -m 0600 /dev/stdin {path}"
+            f"keys.wrapping_key: {path} is not there: keyd makes a new one when it starts. For a store that exists, put"
+            " the old one back first"
         )
     except OSError:
         return  # keyd's business, and not visible from here

@@ -68,8 +68,12 @@ def enroll(
                     click.echo(f"{result['address']}: {result['outcome']}")
         context.exit(_exit_code(len(ids), len(refused)))
     view: View = LiveView() if sys.stdout.isatty() and not as_json else PlainView(quiet=as_json)
-    with view:
-        rows, ending = follow(config, ids, view, timeout=timeout)
+    try:
+        with view:
+            rows, ending = follow(config, ids, view, timeout=timeout)
+    except KeyboardInterrupt:
+        click.echo("not waiting any longer; they go on without me, see: acme-milter status", err=True)
+        context.exit(ExitCode.TRY_LATER)
     if as_json:
         document = {
             "schema": "acme-milter/enroll/1",
@@ -80,7 +84,11 @@ def enroll(
         click.echo(json.dumps(document))
     active = sum(row.state is State.ACTIVE for row in rows)
     if ending is Ending.TIMED_OUT:
-        click.echo(f"{len(rows) - active} of {len(rows)} are still on their way; they go on without me", err=True)
+        on_their_way = sum(row.state in OPEN_STATES for row in rows)
+        click.echo(
+            f"{on_their_way} of {len(rows)} still on their way; they go on without me, see: acme-milter status",
+            err=True,
+        )
         context.exit(ExitCode.TRY_LATER)
     context.exit(_exit_code(active, len(rows) - active + len(refused)))
 

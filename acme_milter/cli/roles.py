@@ -3,6 +3,7 @@
 
 import logging
 import signal
+from pathlib import Path
 
 import click
 
@@ -46,12 +47,13 @@ def worker(context: click.Context) -> None:
     from acme_milter.cli.store import DRIVER_MISSING, STORE_FAULTS, store_fault
     from acme_milter.ipc.server import AddressInUse
     from acme_milter.store.database import StoreUnusable
+    from acme_milter.store.identity import SealedUnderAnotherKey
     from acme_milter.worker.answer import SigningKeyUnavailable
     from acme_milter.worker.service import run_worker
 
     try:
         run_worker(config)
-    except SigningKeyUnavailable as error:
+    except (SigningKeyUnavailable, SealedUnderAnotherKey) as error:
         log_exception(Event.ROLE_DIED, error, role="worker")
         context.exit(ExitCode.CONFIGURATION)
     except AddressInUse as error:
@@ -84,9 +86,29 @@ def keyd(context: click.Context) -> None:
     place = FileSource(source.file) if source.file is not None else CredentialSource(source.credential or "")
     sizes = {KeyAlgorithm(name): size for name, size in config.keys.pool.model_dump().items()}
     try:
+        if source.file is not None:
+            _make_if_missing(source.file)
         wrapping_key = load_wrapping_key(place)
         config.keys.socket.parent.mkdir(parents=True, exist_ok=True)
         serve(config.keys.socket, wrapping_key, pool_sizes=sizes, mode=SOCKET_MODE)
     except (WrappingKeyFault, AddressInUse) as error:
         log_exception(Event.ROLE_DIED, error, role="keyd")
         context.exit(ExitCode.CONFIGURATION)
+
+
+def _make_if_missing(path: Path) -> None:
+    """A new installation begins with a new wrapping key.
+
+    Where an old one was lost this does no harm: the worker finds that its store is bound to another and says so.
+    """
+    from acme_milter.keys.wrapping_key import WrappingKeyFault, create_wrapping_key_file
+
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = create_wrapping_key_file(path)
+    except OSError as error:
+        raise WrappingKeyFault(f"{path}: is not there and cannot be made: {error.strerror}") from None
+    advice = "back it up, apart from the store: without it no stored key can be read"
+    log_event(Event.KEY_MADE, level=logging.WARNING, wrapping_key=made.id, file=path, advice=advice)

@@ -19,7 +19,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from acme_milter.config.loader import load
 from acme_milter.config.schema import Config
-from acme_milter.keys.wrapping_key import create_wrapping_key_file
 from acme_milter.lab.authority import AuthorityLab
 from acme_milter.lab.name_server import NameServer
 from acme_milter.lab.opendkim import OpenDkimSigner
@@ -231,8 +230,6 @@ class Lab:
         run = self.directory / "run"
         run.mkdir(exist_ok=True)
         wrapping_key = self.directory / "wrapping.key"
-        if not wrapping_key.exists():
-            create_wrapping_key_file(wrapping_key)
         own_key = {"selector": SELECTOR, "key_file": str(self._key_file)}
         document: dict[str, Any] = {
             "version": 1,

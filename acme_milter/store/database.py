@@ -55,6 +55,15 @@ class Database:
         with self._engine.connect() as connection:
             yield connection
 
+    def make_place(self) -> None:
+        """Make the directory of a new SQLite file, for its user alone. Raises StoreUnusable."""
+        path = sa.make_url(self.url).database
+        if self._is_sqlite and path and not Path(path).parent.exists():
+            try:
+                Path(path).parent.mkdir(mode=0o700, parents=True)
+            except OSError as error:
+                raise StoreUnusable(f"{self._place()}: its directory cannot be made: {error.strerror}") from None
+
     def upgrade(self) -> None:
         """Create the schema, or bring an older one up to date. Raises StoreUnusable."""
         config = AlembicConfig()

@@ -14,6 +14,8 @@ from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.ipc.server import FrameServer
 from acme_milter.keys.client import KeydClient, KeydUnavailable
+from acme_milter.keys.sealing import sealing_key_id
+from acme_milter.store import identity
 from acme_milter.store.database import Database, StoreUnusable
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
@@ -60,9 +62,13 @@ class Worker:
         return self._config
 
     def start(self, stop: threading.Event) -> None:
-        """Raises StoreUnusable, AddressInUse, SigningKeyUnavailable, and StoppedEarly."""
+        """Raises StoreUnusable, SealedUnderAnotherKey, AddressInUse, SigningKeyUnavailable, and StoppedEarly."""
+        self._database.make_place()
         self._database.upgrade()
-        vault = Vault(_await_data_key(self._keyd, stop))
+        data_key = _await_data_key(self._keyd, stop)
+        with self._database.write() as connection:
+            identity.bind(connection, sealing_key_id(data_key))
+        vault = Vault(data_key)
         config = self._config
         self._scheduler = scheduler = self._make_scheduler(vault)
         lookup = KeyLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())

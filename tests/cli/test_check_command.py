@@ -57,11 +57,11 @@ def test_the_repositorys_default_is_good_on_any_machine(tmp_path: Path) -> None:
     assert all(line.startswith("note: ") for line in done.stderr.splitlines())
 
 
-def test_what_a_fresh_machine_lacks_is_a_note_with_the_command_that_makes_it(tmp_path: Path) -> None:
+def test_what_a_fresh_machine_lacks_is_a_note_that_says_what_to_do(tmp_path: Path) -> None:
     missing, loose = tmp_path / "missing.key", tmp_path / "loose.key"
     loose.write_text("x")
     loose.chmod(0o644)
-    for key, words in ((missing, f"install -m 0600 /dev/stdin {missing}"), (loose, f"run: chmod 0600 {loose}")):
+    for key, words in ((missing, f"{missing} is not there: keyd makes a new one"), (loose, f"run: chmod 0600 {loose}")):
         path = config_file(tmp_path, GOOD + f"keys: {{wrapping_key: {{file: {key}}}}}\n")
         done = acme_milter("--config", path, "check")
         assert (done.returncode, len(done.stderr.splitlines())) == (0, 1)

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from acme_milter.cli.enroll import enroll
 from acme_milter.ipc.server import FrameServer
 from acme_milter.keys.wrapping_key import create_wrapping_key_file
 
@@ -70,6 +72,18 @@ def test_under_mode_observe_it_says_that_no_certificate_will_come(tmp_path: Path
         done = subprocess.run(run, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "alice@org.example: opened\n")
     assert ("set mode: enforce and restart" in done.stderr) is told
+
+
+def test_who_stops_waiting_is_told_that_the_orders_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    opened = [{"address": "alice@org.example", "outcome": "opened", "id": "1"}]
+    monkeypatch.setattr("acme_milter.cli.enroll.ask_for", lambda *_arguments, **_options: opened)
+    monkeypatch.setattr("acme_milter.cli.enroll.follow", interrupted)
+    done = CliRunner().invoke(enroll, ["--wait", "alice@org.example"], obj=configured(tmp_path))
+    assert done.exit_code == 75
+    assert "they go on without me" in done.output
 
 
 def log_when(path: Path, words: str, count: int = 1) -> str:

@@ -182,6 +182,16 @@ def files(
             complain(*locate(top, place), f"names {path}, which is not a file")
         elif fault:
             complain(*locate(top, place), f"the secret {path} {fault}; run: chmod 0600 {path}")
+        elif not private and not _holds_certificates(path):
+            complain(*locate(top, place), f"{path} holds no certificates (PEM)")
+
+
+def _holds_certificates(path: Path) -> bool:
+    """True as well when that cannot be seen from here."""
+    try:
+        return b"-----BEGIN CERTIFICATE-----" in path.read_bytes()
+    except OSError:
+        return True
 
 
 def _authority_files(found: Mapping[str, Authority]) -> Iterator[tuple[list[str], Path, bool]]:

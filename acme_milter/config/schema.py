@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from acme_milter.config.secret import Secret, WrappingKeySource
 from acme_milter.config.section import Section
@@ -44,6 +44,7 @@ ChallengeTrigger = Literal["reply-first", "post-first", "auto"]
 KeyAlgorithm = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
 
 _RUN = Path("/run/acme-milter")
+LONGEST_DEADLINE = timedelta(seconds=20)
 _SPOOL_SOCKET = "unix:/var/spool/postfix/acme-milter/acme-milter.sock"  # Debian's smtpd is chrooted to the spool
 
 
@@ -58,13 +59,20 @@ class Store(Section):
         return urlsplit(self.url).password is not None
 
 
+def _before_postfix(deadline: timedelta) -> timedelta:
+    # contrib/postfix: content_timeout=30s. A mail judged later would be delivered by Postfix, and answered as well.
+    if deadline > LONGEST_DEADLINE:
+        raise ValueError(f"must be {LONGEST_DEADLINE.seconds}s at most: Postfix itself waits for 30s")
+    return deadline
+
+
 class MilterSection(Section):
     """The role beside Postfix. `socket` is libmilter's spelling; `cpu` pins the process, None lets it wander."""
 
     socket: MilterSocket = _SPOOL_SOCKET
     socket_mode: SocketMode = 0o660
     cpu: Cpu = "auto"
-    deadline: LastingDuration = timedelta(seconds=8)
+    deadline: Annotated[LastingDuration, AfterValidator(_before_postfix)] = timedelta(seconds=8)
 
     @property
     def socket_path(self) -> Path | None:

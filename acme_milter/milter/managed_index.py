@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which addresses are managed, as the worker last said: a set in memory, so that ordinary mail waits for nobody."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -49,7 +50,9 @@ class ManagedIndex:
 
     def _lost(self, exc: Exception) -> None:
         if self._reachable is not False:
-            log_exception(Event.WORKER_UNREACHABLE, exc)
+            # At the start the worker simply takes longer than we do, and nobody should be alarmed by that.
+            level = logging.INFO if self._reachable is None else logging.WARNING
+            log_exception(Event.WORKER_UNREACHABLE, exc, level=level)
         self._reachable = False
         if self.addresses is not None and self._clock() - self._confirmed > STALE_SECONDS:
             self.addresses = self._version = None

@@ -137,6 +137,10 @@ ONE_FAULT = {
         "worker: {intake_socket: /run/a}\nkeys: {socket: /run/a}",
         "2: keys.socket: is the same socket as worker.intake_socket",
     ),
+    "more patience than Postfix": (
+        "milter: {deadline: 90s}",
+        "1: milter.deadline: must be 20s at most: Postfix itself waits for 30s",
+    ),
     "no time": ("milter: {deadline: 0s}", "1: milter.deadline: must be longer than 0s"),
     "no profile": (
         "authorities: {a: {preset: castle, profile: ''}}",

@@ -279,6 +279,7 @@ def test_named_files_are_looked_at_on_request(tmp_path: Path) -> None:
         load(path, files=True)
     assert [str(fault).removeprefix(f"{path}:") for fault in caught.value.faults] == [
         f"5: authorities.a.ca_bundle: names {tmp_path}/missing.pem: No such file or directory",
+        f"6: authorities.a.trust_roots: {tmp_path}/loose holds no certificates (PEM)",
         (
             f"7: authorities.a.eab.hmac.file: the secret {tmp_path}/loose can be used by group or others"
             f" (mode 0644); run: chmod 0600 {tmp_path}/loose"

@@ -96,7 +96,7 @@ def test_mail_flows_while_every_role_is_dead(own_lab: Callable[..., Lab]) -> Non
 
 
 def test_a_candidate_is_put_off_while_the_worker_is_dead_and_ordinary_mail_flows(own_lab: Callable[..., Lab]) -> None:
-    lab = own_lab(knobs={"MAIL_DELAY": 1}, testca_options={"options": ["--first-pause", "0.5"]})
+    lab = own_lab(knobs={"MAIL_DELAY": 4}, testca_options={"options": ["--first-pause", "0.5"]})
     address = lab.addresses[0]
     lab.run_command("enroll", address)
     wait_until(lambda: state_of(lab, address) is State.AWAITING_MAIL, "the order", timeout=20)

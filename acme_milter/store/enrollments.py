@@ -45,8 +45,12 @@ def open_new(
     generation: int = 1,
     next_attempt_at: datetime | None = None,
     enrollment_id: str | None = None,
+    last_error: str | None = None,
 ) -> Enrollment:
-    """Insert and return a PLANNED enrollment, due at ``next_attempt_at`` (default: now). Raises AlreadyOpen."""
+    """Insert and return a PLANNED enrollment, due at ``next_attempt_at`` (default: now). Raises AlreadyOpen.
+
+    ``last_error``: what became of the order before it, where this is a successor.
+    """
     fresh = Enrollment(
         id=enrollment_id or uuid.uuid4().hex,
         address=address,
@@ -57,6 +61,7 @@ def open_new(
         opened_at=now,
         state_since=now,
         next_attempt_at=next_attempt_at or now,
+        last_error=last_error,
     )
     if find_open(connection, address, authority) is not None:
         raise AlreadyOpen(address)

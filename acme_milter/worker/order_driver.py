@@ -100,6 +100,7 @@ class OrderDriver:
                 now=now,
                 generation=enrollment.generation + 1,
                 next_attempt_at=now + reorder_delay(enrollment.generation),
+                last_error=error,
             )
 
         failed = Failed(last_error=error, successor_id=successor_id)

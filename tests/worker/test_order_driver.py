@@ -141,6 +141,7 @@ def test_a_challenge_that_never_arrives_ends_the_order_and_opens_another_half_an
     successor = successor_of(bench, failed)
     assert (successor.state, successor.generation, successor.address) == (State.PLANNED, 2, failed.address)
     assert successor.next_attempt_at == successor.opened_at + timedelta(minutes=30)
+    assert successor.last_error == failed.last_error
     (at_ca,) = [found for found in bench.site.authority.orders() if found["identifiers"] == [failed.address]]
     assert [one["status"] for one in at_ca["authorizations"].values()] == ["deactivated"]
     # Its next order gets new tokens, and its mail comes.

@@ -44,7 +44,7 @@ def bench(make_bench: MakeBench) -> IntakeBench:
 
 @pytest.fixture
 def smtp(monkeypatch: pytest.MonkeyPatch) -> Iterator[FickleSmtp]:
-    monkeypatch.setattr("acme_milter.worker.responder.SMTP_TIMEOUT", 0.3)
+    monkeypatch.setattr("acme_milter.worker.responder.SMTP_TIMEOUT", 2.5)
     server = FickleSmtp()
     server.start()
     yield server

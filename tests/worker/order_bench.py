@@ -220,8 +220,13 @@ class OrderBench:
     def answer_mail(self, enrollment: Enrollment) -> Enrollment:
         """Wait until the intake took the mail, hand the reply over."""
         taken = self.await_state(enrollment.id, State.REPLYING)
-        self.responder.work_off(self.replies_due.pop())
+        self.responder.work_off(self.next_reply())
         return self.get(taken.id)
+
+    def next_reply(self) -> str:
+        """The outbox id that the intake announces once its commit is there for all to see."""
+        wait_until(lambda: bool(self.replies_due), "a reply to be announced")
+        return self.replies_due.pop()
 
     def outbox_count(self, enrollment: Enrollment) -> int:
         with self.database.read() as connection:

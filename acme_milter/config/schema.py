@@ -140,7 +140,7 @@ class Authority(Section):
     profile: Annotated[str, Field(min_length=1)] | None = None
     token_join: TokenJoin = Field(default=TokenJoin.STRING, strict=False)
     challenge_trigger: ChallengeTrigger = "reply-first"
-    post_delay: Duration = timedelta(0)
+    post_delay: Duration = timedelta(seconds=2)  # the reply should be there first; some authorities read only once
     auto_post_after: LastingDuration = timedelta(minutes=10)
     dkim_headers: HeaderCoverage = Field(default=HeaderCoverage.STRICT, strict=False)
     require_auto_submitted: bool = True

@@ -244,6 +244,7 @@ class Lab:
                     "ca_bundle": str(self.authority.ca_bundle),
                     "contact": [f"postmaster@{next(iter(self.domains))}"],
                     "agree_tos": True,
+                    "post_delay": "0s",  # the test CA decides when the reply arrives, and minds no early POST
                     **settings,
                 }
                 for name, settings in {AUTHORITY: self._authority_settings, **self._more_authorities}.items()

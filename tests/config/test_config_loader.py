@@ -75,7 +75,7 @@ def test_each_preset_is_a_whole_set_of_valid_values() -> None:
         "castle": 30,
         "castle-staging": 30,
         "rapidmx": 0,
-        "rfc8823": 0,
+        "rfc8823": 2,
     }
 
 

@@ -28,7 +28,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         reply_dkim="relay",
         more_authorities={
             "post-first": {"challenge_trigger": "post-first"},
-            "auto": {"challenge_trigger": "auto", "auto_post_after": "5s"},
+            "auto": {"challenge_trigger": "auto", "auto_post_after": "5s", "post_delay": "1s"},
         },
         policies={
             POST_FIRST: {"authorities": ["post-first"]},

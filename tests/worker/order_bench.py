@@ -111,6 +111,7 @@ class OrderBench:
             "contact": [f"postmaster@{DOMAIN}"],
             "agree_tos": True,
             "challenge_wait": "30m",
+            "post_delay": "0s",
         }
         document = {
             "version": 1,

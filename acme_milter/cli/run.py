@@ -12,7 +12,7 @@ import click
 
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
-from acme_milter.eventlog import Event, configure_logging, log_event
+from acme_milter.eventlog import Event, configure_logging, log_event, log_exception
 
 ROLES = ("keyd", "worker", "milter")
 """In the order in which they are started; stopped in the opposite one, so that mail is never left half-heard."""
@@ -33,31 +33,40 @@ class _Role:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._early_deaths = 0
+        self._starts = 0
         self._start_again_at = 0.0
 
     def start(self) -> None:
         # setpriv makes the kernel end the role if we are killed: nothing is left behind to hold a socket.
         self._process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "--", *self._argv])
         self._started_at = time.monotonic()
+        self._starts += 1
 
     def look_after(self) -> ExitCode | None:
         """Start the role again when it has died. Returns an exit code when that is pointless."""
         now = time.monotonic()
         if self._process is None:
             if now >= self._start_again_at:
-                self.start()
+                self._start_again()
             return None
         status = self._process.poll()
         if status is None:
             return None
         self._process = None
-        if status == ExitCode.CONFIGURATION:
-            return ExitCode.CONFIGURATION
+        if status == ExitCode.CONFIGURATION and self._starts == 1:
+            return ExitCode.CONFIGURATION  # later, somebody is editing the file, and the other roles go on meanwhile
         self._early_deaths = self._early_deaths + 1 if now - self._started_at < YOUNG else 0
         pause = RESTART_PAUSES[min(max(self._early_deaths, 1), len(RESTART_PAUSES)) - 1]
         self._start_again_at = now + pause
         log_event(Event.ROLE_DIED, role=self.name, status=status, again_in=f"{pause:g}s")
         return None
+
+    def _start_again(self) -> None:
+        try:
+            self.start()
+        except OSError as error:  # no process to be had just now; the other roles go on
+            log_exception(Event.ROLE_DIED, error, role=self.name)
+            self._start_again_at = time.monotonic() + RESTART_PAUSES[-1]
 
     def stop(self) -> None:
         if self._process is None:

@@ -74,7 +74,10 @@ class FrameClient:
             return None
 
     def _connect(self, deadline: float) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:  # no descriptor left
+            raise PeerUnavailable(f"no socket to ask with: {error.strerror or error}") from None
         try:
             connection.settimeout(max(0.001, deadline - time.monotonic()))
             connection.connect(str(self._path))

@@ -6,6 +6,7 @@ than 5 ms for it), so a thread is enough. It runs at the lowest priority Linux h
 pool are nobody's yet: they are in memory only, and a crash loses nothing that anybody was promised.
 """
 
+import contextlib
 import os
 import threading
 from collections import deque
@@ -70,7 +71,8 @@ class KeyPool:
 
     def _fill(self) -> None:
         # On Linux a thread has a priority of its own (setpriority(2), "C library/kernel differences").
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        with contextlib.suppress(OSError):  # a sandbox may forbid it; then the keys are made at full speed
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
         while (algorithm := self._next_wanted()) is not None:
             try:
                 key = generate_key(algorithm)

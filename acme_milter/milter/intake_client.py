@@ -18,7 +18,7 @@ from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.ipc.client import FrameClient, PeerUnavailable
 from acme_milter.ipc.frames import FrameError
 from acme_milter.milter.session import Candidate
-from acme_milter.protocol.subject import parse_challenge_subject
+from acme_milter.protocol.doubt import may_be_put_off
 
 # How many candidates one milter asks about at once. Each occupies one of libmilter's threads; more than this is either
 # an attack or a worker in trouble, and neither may slow ordinary mail down.
@@ -81,8 +81,7 @@ def could_be_ours(candidate: Candidate) -> bool:
 
     A Subject that merely begins with "ACME:", and a mail for several people, is ordinary mail (G2, G6).
     """
-    subject = candidate.subject.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    return len(candidate.recipients) == 1 and parse_challenge_subject(subject) is not None
+    return len(candidate.recipients) == 1 and may_be_put_off(candidate.raw)
 
 
 class IntakeClient:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The milter role as a process: its socket, its processor, its signals."""
 
+import contextlib
 import gc
 import os
+import resource
 import signal
 import socket as sockets
 import stat
@@ -41,6 +43,7 @@ def run_milter(
     `socket` is `unix:/path`, `local:/path` or `inet:port@host`; `cpu` the processor to stay on ("auto" chooses one);
     `deadline` the seconds that the worker has for one candidate. Raises SystemExit(1) when the socket cannot be opened.
     """
+    _take_descriptors()
     pinned_to = _pin(cpu)
     index = ManagedIndex(FrameClient(intake_socket, timeout=_INDEX_CALL_SECONDS).call)
     intake = IntakeClient(intake_socket, deadline)
@@ -87,6 +90,13 @@ def _leave(path: Path | None, intake: IntakeClient, *, failed: bool) -> None:
     log_event(Event.ROLE_STOPPED, role="milter")
     # libmilter's threads cannot be ended from here; nothing of ours is left to be written or closed.
     os._exit(1 if failed else 0)
+
+
+def _take_descriptors() -> None:
+    """Each SMTP session holds one; the usual soft limit of 1024 is for programs that use select(2)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _pin(cpu: int | Literal["auto"] | None) -> int | None:
@@ -140,9 +150,14 @@ def _clear(path: Path) -> None:
     except FileNotFoundError:
         return
     with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
-        except OSError:
+        except ConnectionRefusedError:
             path.unlink(missing_ok=True)
             return
+        except BlockingIOError:
+            pass  # its queue of connections is full: it lives
+        except OSError as problem:
+            raise SocketUnusable(f"{path}: {problem.strerror}") from None
     raise SocketUnusable(f"{path} belongs to a running milter")

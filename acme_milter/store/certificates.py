@@ -47,13 +47,3 @@ def current(connection: sa.Connection, address: str) -> StoredCertificate | None
         .limit(1)
     ).first()
     return None if row is None else StoredCertificate(**row._asdict())
-
-
-def expired(connection: sa.Connection, now: datetime) -> list[str]:
-    """Ids of active enrollments whose certificate has run out."""
-    rows = connection.execute(
-        sa.select(enrollment.c.id)
-        .join(table, table.c.id == enrollment.c.certificate_id)
-        .where(enrollment.c.state == State.ACTIVE.value, table.c.not_after < now)
-    )
-    return [row.id for row in rows]

@@ -187,10 +187,10 @@ def release(connection: sa.Connection, enrollment_id: str, *, owner: str) -> Non
     )
 
 
-def release_all(connection: sa.Connection, *, place: str) -> None:
-    """At start: leases of a predecessor at this place are void."""
+def release_all(connection: sa.Connection, *, place: str, but: str) -> None:
+    """At start: leases of predecessors at this ``place`` are void, all ``but`` our own."""
     connection.execute(
         table.update()
-        .where(table.c.lease_owner.startswith(place + "#", autoescape=True))
+        .where(table.c.lease_owner.startswith(place + "#", autoescape=True), table.c.lease_owner != but)
         .values(lease_owner=None, lease_until=None)
     )

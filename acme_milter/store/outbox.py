@@ -121,11 +121,14 @@ def of_enrollment(connection: sa.Connection, enrollment_id: str) -> list[OutboxE
     return [OutboxEntry(**row._asdict()) for row in rows]
 
 
-def release_all(connection: sa.Connection, *, place: str) -> None:
-    """At start: leases of a predecessor at this place are void; what it began stays ambiguous."""
+def release_all(connection: sa.Connection, *, place: str, but: str) -> None:
+    """At start: leases of predecessors at this ``place`` are void, all ``but`` our own.
+
+    What they began stays ambiguous.
+    """
     connection.execute(
         table.update()
-        .where(table.c.lease_owner.startswith(place + "#", autoescape=True))
+        .where(table.c.lease_owner.startswith(place + "#", autoescape=True), table.c.lease_owner != but)
         .values(lease_owner=None, lease_until=None)
     )
 

@@ -23,7 +23,8 @@ from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment, State
 from acme_milter.enrollment.state_machine import ChallengeMailAccepted, advance
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_mail
-from acme_milter.protocol.dkim_policy import Verdict, candidate_signatures
+from acme_milter.protocol.dkim_policy import Verdict
+from acme_milter.protocol.doubt import may_be_put_off
 from acme_milter.protocol.faults import MailFault, MailRefused
 from acme_milter.store import audit, challenge_mails, enrollments, outbox
 from acme_milter.store.database import Database
@@ -92,6 +93,7 @@ class Intake:
         self._orders_known = 0
         self._waiting = threading.Semaphore(MOST_WAITING)
         self._doubts_without_store: dict[bytes, datetime] = {}
+        self._doubts_lock = threading.Lock()
 
     def order_became_known(self) -> None:
         """Wake mails that wait for their order's row."""
@@ -151,8 +153,7 @@ class Intake:
                 remaining = deadline - time.monotonic()
                 if stopped.reason is not Reason.ORDER_NOT_KNOWN_YET or remaining <= 0:
                     raise
-                _check_worth_waiting(mail)
-                if not self._waiting.acquire(blocking=False):
+                if not may_be_put_off(mail.raw) or not self._waiting.acquire(blocking=False):
                     raise
             try:
                 self._wait_for_orders(seen, min(remaining, 0.5))
@@ -250,7 +251,9 @@ class Intake:
         return policy is not None and policy.mode == "enforce" and policy.on_success == "discard"
 
     def _may_put_off(self, candidate: Candidate) -> bool:
-        """Rule T's clock, which starts at the first sight of this mail and outlives a restart."""
+        """Rule T, and its clock, which starts at the first sight of this mail and outlives a restart."""
+        if not may_be_put_off(candidate.raw):
+            return False
         now = self._clock()
         digest = hashlib.sha256(_token_or_everything(candidate)).digest()
         try:
@@ -258,9 +261,10 @@ class Intake:
                 since = challenge_mails.doubted_since(connection, digest, now)
         except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError):
             # No store, no memory across restarts; the clock in this process still ends the doubt.
-            horizon = now - 2 * LONGEST_DOUBT
-            self._doubts_without_store = {k: v for k, v in self._doubts_without_store.items() if v > horizon}
-            since = self._doubts_without_store.setdefault(digest, now)
+            with self._doubts_lock:
+                horizon = now - 2 * LONGEST_DOUBT
+                self._doubts_without_store = {k: v for k, v in self._doubts_without_store.items() if v > horizon}
+                since = self._doubts_without_store.setdefault(digest, now)
         return now - since < LONGEST_DOUBT
 
 
@@ -270,14 +274,6 @@ def _parse(candidate: Candidate) -> ChallengeMail:
         raise Stopped("G11", Outcome.DELIVER_AND_ALERT, MailFault.TOO_LARGE, "more than 256 kB")
     try:
         return parse_challenge_mail(candidate.raw, require_auto_submitted=False)
-    except MailRefused as refused:
-        raise gate.stopped_by(refused) from None
-
-
-def _check_worth_waiting(mail: ChallengeMail) -> None:
-    """A mail that no signature could ever prove is judged now: it neither waits nor is put off."""
-    try:
-        candidate_signatures(mail.headers, mail.sender.domain)
     except MailRefused as refused:
         raise gate.stopped_by(refused) from None
 

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The janitor: forgets what has had its time, and notices certificates that have run out."""
+"""The janitor: forgets what has had its time."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from acme_milter.enrollment.model import State
-from acme_milter.enrollment.state_machine import Expired, advance
-from acme_milter.store import certificates, challenge_mails, enrollments
+from acme_milter.store import challenge_mails
 from acme_milter.store.database import Database
 
 EVERY = timedelta(hours=1)
@@ -32,7 +30,3 @@ class Janitor:
         with self.database.write() as connection:
             challenge_mails.forget_doubts(connection, now - KEEP_DOUBTS)
             challenge_mails.forget_mails(connection, now - KEEP_MAILS)
-            for enrollment_id in certificates.expired(connection, now):
-                enrollment = enrollments.get(connection, enrollment_id)
-                if enrollment is not None and enrollment.state is State.ACTIVE:
-                    enrollments.save(connection, advance(enrollment, Expired(), now))

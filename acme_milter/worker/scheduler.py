@@ -4,6 +4,7 @@
 import logging
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,9 @@ LOOK_AGAIN = 0.5
 
 BREATH = 0.03
 """Seconds between two looks: every finished step calls for one, and one look serves many."""
+
+PLAUSIBLE_DRIFT = 60.0
+"""Seconds by which an hour of the wall clock may differ from an hour that passed."""
 
 REPLY_THREADS = 4
 MOVING = OPEN_STATES - {State.PLANNED}
@@ -76,7 +80,7 @@ class Scheduler:
         self._stopping = threading.Event()
         self._paused_until: dict[str, datetime] = {}
         self._janitor = Janitor(database=database, clock=clock)
-        self._tidy_at = clock()
+        self._tidied_at, self._tidied_by_clock = time.monotonic(), clock()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
@@ -85,8 +89,8 @@ class Scheduler:
         So nobody else may work at this place any more; who holds its sockets is sure of that.
         """
         with self._database.write() as connection:
-            enrollments.release_all(connection, place=self._place)
-            outbox.release_all(connection, place=self._place)
+            enrollments.release_all(connection, place=self._place, but=self._owner)
+            outbox.release_all(connection, place=self._place, but=self._owner)
         self._thread.start()
 
     def stop(self) -> None:
@@ -119,17 +123,22 @@ class Scheduler:
             self._stopping.wait(BREATH)
 
     def _tidy_now_and_then(self) -> None:
-        now = self._clock()
-        if now >= self._tidy_at:
-            self._tidy_at = now + EVERY
+        waited = time.monotonic() - self._tidied_at
+        if waited < EVERY.total_seconds():
+            return
+        # What is forgotten stays forgotten, so not by a clock that has just jumped (F-13).
+        jumped = abs((self._clock() - self._tidied_by_clock).total_seconds() - waited) > PLAUSIBLE_DRIFT
+        self._tidied_at, self._tidied_by_clock = time.monotonic(), self._clock()
+        if not jumped:
             self._janitor.tidy()
 
     def _dispatch(self) -> None:
         now = self._clock()
-        free = max(2 * self._threads - len(self._busy), 0)
         share = self._share()
         with self._lock:
             occupied = Counter(self._busy.values())
+        # Replies have threads of their own: a Postfix that hangs must not stop the orders.
+        free = max(2 * self._threads - sum(count for name, count in occupied.items() if name is not None), 0)
         paused = {authority for authority in list(self._paused_until) if self._rests(authority)}
         paused |= {authority for authority, count in occupied.items() if authority is not None and count >= share}
         with self._database.read() as connection:

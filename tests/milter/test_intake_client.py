@@ -27,7 +27,22 @@ from acme_milter.milter.session import Candidate, Envelope
 def candidate(
     subject: bytes = b" ACME: LgYemJLy3F1LDkiJrdIGbEzyFJyOyf6vBdyZ1TG3sME", recipient: str = "alice@org.example"
 ) -> Candidate:
-    return Candidate(Envelope(queue_id="4Vx1"), (recipient,), subject, b"raw", truncated=False)
+    return Candidate(Envelope(queue_id="4Vx1"), (recipient,), subject, raw_of(subject, recipient), truncated=False)
+
+
+def raw_of(subject: bytes, recipient: str = "alice@org.example") -> bytes:
+    """A mail that only its DKIM arithmetic could show not to be a challenge."""
+    signature = (
+        b"v=1; a=rsa-sha256; d=ca.example; s=s; h=from:to:subject; bh=" + b"A" * 43 + b"=; b=" + b"A" * 342 + b"=="
+    )
+    lines = [
+        b"DKIM-Signature: " + signature,
+        b"From: acme@ca.example",
+        b"To: " + recipient.encode(),
+        b"Subject:" + subject.replace(b"\n", b"\r\n"),
+        b"Auto-Submitted: auto-generated",
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 class Clock:
@@ -157,13 +172,15 @@ def test_what_is_logged_of_a_doubt_has_no_subject_in_it(
     [
         (b" ACME: invoice for November, please pay", ("alice@org.example",)),
         (b" ACME: short", ("alice@org.example",)),
+        (b" ACME: Invoice 2026-10-01 is now ready", ("alice@org.example",)),
+        (b" ACME: please call me back about the invoice tomorrow", ("alice@org.example",)),
         (b" ACME: LgYemJLy3F1LDkiJrdIGbEzyFJyOyf6vBdyZ1TG3sME", ("alice@org.example", "bob@org.example")),
     ],
 )
 def test_without_a_worker_mail_that_could_not_be_ours_is_delivered_at_once(
     workerless: IntakeClient, subject: bytes, recipients: tuple[str, ...]
 ) -> None:
-    mail = Candidate(Envelope(queue_id="4Vx1"), recipients, subject, b"raw", truncated=False)
+    mail = Candidate(Envelope(queue_id="4Vx1"), recipients, subject, raw_of(subject), truncated=False)
     assert workerless.decide(mail).disposition is Disposition.ACCEPT
 
 

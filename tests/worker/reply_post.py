@@ -81,4 +81,4 @@ class Post:
             assert claimed is not None
             assert outbox.begin_handover(connection, claimed.id, owner=OWNER, at=self.bench.clock(), most=2)
         with self.bench.database.write() as connection:
-            outbox.release_all(connection, place=PLACE)
+            outbox.release_all(connection, place=PLACE, but="another")

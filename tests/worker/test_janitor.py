@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from acme_milter.enrollment.model import State
 from acme_milter.store import certificates, challenge_mails, enrollments, mailbox_keys
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.challenge_mails import StoredChallengeMail
@@ -44,20 +43,6 @@ def an_active_mailbox(database: Database, not_after: datetime) -> str:
         )  # fmt: skip
         connection.execute(enrollment_table.update().values(state="active", certificate_id="c", next_attempt_at=None))
     return opened.id
-
-
-def state_after_tidying(database: Database, enrollment_id: str, now: datetime) -> State:
-    Janitor(database=database, clock=lambda: now).tidy()
-    with database.read() as connection:
-        found = enrollments.get(connection, enrollment_id)
-    assert found is not None
-    return found.state
-
-
-def test_a_certificate_that_ran_out_expires_its_enrollment_and_not_a_second_earlier(database: Database) -> None:
-    enrollment_id = an_active_mailbox(database, NOW)
-    assert state_after_tidying(database, enrollment_id, NOW) is State.ACTIVE
-    assert state_after_tidying(database, enrollment_id, NOW + SECOND) is State.EXPIRED
 
 
 def test_the_bytes_of_an_old_mail_go_and_the_memory_of_its_answer_stays(database: Database) -> None:

@@ -13,7 +13,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from acme_milter.lab.processes import wait_until
 
 SUBJECT = b"Subject: ACME: LgYemJLy3F1LDkiJrdIGbEzyFJyOyf6vBdyZ1TG3sME=\r\n"
-CHALLENGE = (
+# Only its arithmetic could show that this signature is none.
+SIGNATURE = (
+    b"DKIM-Signature: v=1; a=rsa-sha256; d=ca.example; s=s; h=from:to:subject;\r\n"
+    b" bh=" + b"A" * 43 + b"=;\r\n b=" + b"A" * 342 + b"==\r\n"
+)
+CHALLENGE = SIGNATURE + (
     b"From: acme@ca.example\r\nTo: alice@org.example\r\n" + SUBJECT + b"Auto-Submitted: auto-generated; type=acme\r\n"
     b"Message-ID: <1@ca.example>\r\n\r\nA challenge.\r\n"
 )

@@ -23,7 +23,7 @@ from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment, State
 from acme_milter.enrollment.state_machine import ChallengeMailAccepted, advance
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_mail
-from acme_milter.protocol.dkim_policy import Verdict
+from acme_milter.protocol.dkim_policy import Verdict, candidate_signatures
 from acme_milter.protocol.doubt import may_be_put_off
 from acme_milter.protocol.faults import MailFault, MailRefused
 from acme_milter.store import audit, challenge_mails, enrollments, outbox
@@ -153,6 +153,7 @@ class Intake:
                 remaining = deadline - time.monotonic()
                 if stopped.reason is not Reason.ORDER_NOT_KNOWN_YET or remaining <= 0:
                     raise
+                _check_provable(mail)
                 if not may_be_put_off(mail.raw) or not self._waiting.acquire(blocking=False):
                     raise
             try:
@@ -225,8 +226,10 @@ class Intake:
             "detail": stopped.detail or None,
         }
         facts = {key: value for key, value in facts.items() if value is not None}
+        if stopped.outcome is Outcome.TRY_LATER and not may_be_put_off(candidate.raw):
+            stopped = Stopped(stopped.condition, Outcome.DELIVER_AND_ALERT, stopped.reason, stopped.detail)
         if stopped.outcome is Outcome.TRY_LATER:
-            if self._may_put_off(candidate):
+            if self._is_patient_with(candidate):
                 log_event(Event.CHALLENGE_DOUBT, queue_id=queue_id, **facts, action="tempfail")
                 return Decision("tempfail", stopped.reason)
             facts["reason"] = Reason.TOO_LONG_IN_DOUBT
@@ -250,10 +253,8 @@ class Intake:
         policy = self._config().policy_for(candidate.envelope.recipients[0])
         return policy is not None and policy.mode == "enforce" and policy.on_success == "discard"
 
-    def _may_put_off(self, candidate: Candidate) -> bool:
-        """Rule T, and its clock, which starts at the first sight of this mail and outlives a restart."""
-        if not may_be_put_off(candidate.raw):
-            return False
+    def _is_patient_with(self, candidate: Candidate) -> bool:
+        """Rule T's clock, which starts at the first sight of this mail and outlives a restart."""
         now = self._clock()
         digest = hashlib.sha256(_token_or_everything(candidate)).digest()
         try:
@@ -274,6 +275,14 @@ def _parse(candidate: Candidate) -> ChallengeMail:
         raise Stopped("G11", Outcome.DELIVER_AND_ALERT, MailFault.TOO_LARGE, "more than 256 kB")
     try:
         return parse_challenge_mail(candidate.raw, require_auto_submitted=False)
+    except MailRefused as refused:
+        raise gate.stopped_by(refused) from None
+
+
+def _check_provable(mail: ChallengeMail) -> None:
+    """A mail that no signature could ever prove is judged now, and told so, instead of waiting for an order's row."""
+    try:
+        candidate_signatures(mail.headers, mail.sender.domain)
     except MailRefused as refused:
         raise gate.stopped_by(refused) from None
 

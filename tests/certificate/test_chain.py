@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A chain is taken when each certificate issued the one before it, up to a configured root if there are any."""
 
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -110,10 +111,12 @@ def test_a_path_length_that_is_exceeded_is_refused(pki: Pki) -> None:
 
 def test_a_certificate_signed_with_sha1_is_refused(pki: Pki) -> None:
     """openssl stamps it with today's date, so today is the day of the check."""
-    leaf, root = pki.draft.issued_by(pki.middle), pem(pki.root.certificate)
-    weak_leaf = sha1_signed(pki.draft, pki.key, pki.middle)
+    draft = replace(pki.draft, not_after=NOW + timedelta(days=2900))  # whatever today is
+    leaf, root = draft.issued_by(pki.middle), pem(pki.root.certificate)
+    weak_leaf = sha1_signed(draft, pki.key, pki.middle)
     weak_middle = sha1_signed(ca_draft(pki.middle.key, "Test Issuer"), pki.middle.key, pki.root)
-    check_today = partial(check_issued, address=ADDRESS, public_key_spki=pki.spki, now=weak_leaf.not_valid_before_utc)
+    today = max(weak_leaf.not_valid_before_utc, weak_middle.not_valid_before_utc)
+    check_today = partial(check_issued, address=ADDRESS, public_key_spki=pki.spki, now=today)
     for chain, roots in (
         (pem(weak_leaf, pki.middle.certificate), None),
         (pem(leaf, weak_middle), [root]),

@@ -11,6 +11,7 @@ import click
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.store import STORE_FAULTS
+from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.gate import Expectation
 from acme_milter.protocol.faults import MailRefused
@@ -21,7 +22,6 @@ from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
 from acme_milter.worker.examination import Examination, Finding, Result
 from acme_milter.worker.expectations import expectations_of
 from acme_milter.worker.key_lookup import KeyLookup
-from acme_milter.worker.service import utc_now
 from acme_milter.worker.terms import terms_of
 
 
@@ -56,7 +56,7 @@ def verify(context: click.Context, file: Path, recipient: str | None, authority:
             verifier=DkimVerifier(pool, lookup),
             expectations=_orders(config, wanted),
             terms=terms_of(config.authorities[name]),
-            now=utc_now(),
+            now=Clock().now(),
         )
         findings = examination.judge(raw, wanted)
     finally:
@@ -99,7 +99,7 @@ def _orders(config: Config, recipient: str) -> list[Expectation] | None:
     try:
         with closing(Database(config.store.url)) as database:
             database.require_schema()
-            return expectations_of(database, config, config.canonical(recipient) or recipient, utc_now())
+            return expectations_of(database, config, config.canonical(recipient) or recipient, Clock().now())
     except (*STORE_FAULTS, PermissionError, ModuleNotFoundError):
         return None
 

@@ -12,6 +12,7 @@ from acme_milter.certificate.pkcs12 import P12Format
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.store import as_owner, reading_store
+from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event
 from acme_milter.keys.client import KeydClient, KeydUnavailable
@@ -20,7 +21,6 @@ from acme_milter.store import audit, certificates, mailbox_keys
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.mailbox_keys import StoredMailboxKey
-from acme_milter.worker.service import utc_now
 
 _REFUSALS = {
     "seal broken": " (keyd runs with another wrapping key than the one that sealed this mailbox's key, or the store is"
@@ -90,7 +90,7 @@ def _export(config: Config, database: Database, mailbox: str, form: str, out: Pa
         audit.record(
             connection,
             Event.CERTIFICATE_EXPORTED,
-            at=utc_now(),
+            at=Clock().now(),
             enrollment_id=certificate.enrollment_id,
             address=mailbox,
             details={"format": form, "serial": certificate.serial, "uid": os.getuid()},

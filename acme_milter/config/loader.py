@@ -16,10 +16,12 @@ from pydantic import ValidationError
 from acme_milter.config import crosscheck
 from acme_milter.config.document import DocumentError, Node, dotted, locate, read_document
 from acme_milter.config.fault import ConfigFaults, Fault
+from acme_milter.config.member import Member
 from acme_milter.config.preset import DEFAULT, laid_under, preset_names, read_preset
 from acme_milter.config.schema import (
     Authority,
     Config,
+    Defaults,
     DnsSection,
     Domain,
     KeysSection,
@@ -113,7 +115,7 @@ class _Reading:
         worker = self._section(top, ["worker"], WorkerSection) or WorkerSection()
         keys = self._section(top, ["keys"], KeysSection) or KeysSection()
         dns = self._section(top, ["dns"], DnsSection) or DnsSection()
-        defaults = self._section(top, ["defaults"], Policy) or Policy()
+        defaults = self._section(top, ["defaults"], Defaults) or Defaults()
         authorities = _present((name, self._authority(top, name)) for name in self._names(top, "authorities"))
         names = crosscheck.domain_names(top, self.complain)
         written = _present(
@@ -140,7 +142,7 @@ class _Reading:
             defaults=defaults,
             domains=domains,
             policies={name: _policy_in_force(defaults, domain, authorities) for name, domain in domains.items()},
-            mailboxes=mailboxes,
+            members={folded: Member(address, address) for folded, address in mailboxes.items()},
         )
 
     def _top_keys(self, top: Node) -> None:

@@ -5,7 +5,8 @@ The parts are pydantic models, read one by one by the loader so that a fault in 
 what the rest of the program sees. All of it is immutable.
 """
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
+from acme_milter.config.member import Member
 from acme_milter.config.secret import Secret, WrappingKeySource
 from acme_milter.config.section import Section
 from acme_milter.config.values import (
@@ -29,6 +31,7 @@ from acme_milter.config.values import (
     Nameserver,
     Selector,
     Several,
+    Share,
     SocketMode,
     SocketPath,
     StoreUrl,
@@ -120,10 +123,18 @@ class Eab(Section):
 
 
 class AuthorityLimits(Section):
-    """How much of an authority is used at once: open enrollments and HTTP connections."""
+    """How much of an authority is used: open enrollments and connections at once, and budgets of any sixty minutes.
+
+    None is no limit. `failed_per_hour` is a stop, not a speed: a bulk run that meets it pauses. `background_per_hour`
+    is the pace of what nobody waits for, renewals and joiners; auto is twice the mean that the forecast expects.
+    """
 
     in_flight: int = Field(default=50, ge=1, le=100_000)
     connections: int = Field(default=32, ge=1, le=256)
+    orders_per_hour: int | None = Field(default=None, ge=1, le=1_000_000)
+    mails_per_hour: int | None = Field(default=None, ge=1, le=1_000_000)
+    failed_per_hour: int = Field(default=25, ge=1, le=1_000_000)
+    background_per_hour: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = "auto"
 
 
 class Authority(Section):
@@ -150,6 +161,7 @@ class Authority(Section):
     challenge_wait: LastingDuration = timedelta(minutes=30)
     order_lifetime: LastingDuration = timedelta(hours=24)  # S/MIME BR §3.2.2.4: a token counts for at most 24 hours
     limits: AuthorityLimits = AuthorityLimits()
+    use_ari: bool = True
 
 
 class CertificatePolicy(Section):
@@ -180,14 +192,51 @@ class ReplyPolicy(Section):
     dkim: Dkim = "relay"
 
 
+class RenewalPolicy(Section):
+    """When and how a certificate is renewed, unless the authority names a window (RFC 9773), which then wins.
+
+    `at` is a share of the lifetime, the latest planned moment; `spread` is how much earlier it may be, so that what
+    was issued in one week is not renewed in one week; auto is a third of the lifetime.
+    """
+
+    at: Share = 0.67
+    spread: Duration | Literal["auto"] = "auto"
+    key: Literal["rotate", "reuse"] = "rotate"
+    keep_old_keys: LastingDuration = timedelta(days=3650)
+
+
+class LeaversPolicy(Section):
+    """What becomes of a certificate whose mailbox is gone: `after` that long without it, it is not renewed any more,
+    and revoked with `reason` (RFC 5280 §5.3.1) when `revoke` says so.
+    """
+
+    after: Duration = timedelta(days=14)
+    revoke: bool = False
+    reason: Literal["unspecified", "affiliation-changed", "cessation-of-operation"] = "affiliation-changed"
+
+
+class SafetyPolicy(Section):
+    """When to stop and ask instead of guessing. Only `defaults` has it: it looks at whole sources."""
+
+    max_new_per_run: int = Field(default=500, ge=0, le=1_000_000)
+    max_leavers_per_run: int = Field(default=25, ge=0, le=1_000_000)
+    max_source_change: Share = 0.1
+
+
 class Policy(Section):
-    """What holds for the mailboxes of a domain. `authorities` is in order of preference, never empty in force."""
+    """What holds for the mailboxes of a domain. `authorities` is in order of preference, never empty in force.
+
+    `joiners`: whether a mailbox that comes after the first day gets its certificate by itself.
+    """
 
     mode: Mode = "enforce"
     authorities: Several[str] = ()
     certificate: CertificatePolicy = CertificatePolicy()
     reply: ReplyPolicy = ReplyPolicy()
     on_success: OnSuccess = "discard"
+    joiners: Literal["automatic", "ask"] = "automatic"
+    renewal: RenewalPolicy = RenewalPolicy()
+    leavers: LeaversPolicy = LeaversPolicy()
 
     def overridden_by(self, other: "Policy") -> "Policy":
         """This policy with the keys that were written in `other`; maps merge, lists replace."""
@@ -218,13 +267,19 @@ def _merged(base: S, over: Section, model: type[S]) -> S:
     return base.model_copy(update=changes)
 
 
+class Defaults(Policy):
+    """What holds everywhere unless a domain says otherwise, and the guards."""
+
+    safety: SafetyPolicy = SafetyPolicy()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole configuration after every check. Look-ups are by dictionary: 100 000 mailboxes cost nothing.
 
     `domains` and `policies` are keyed by A-label; `policies` has each domain's policy in force, with defaults and
-    authorities filled in. `mailboxes` leads from the lower-case form of each managed address to the spelling that
-    was configured; no two differ only by case.
+    authorities filled in. `members` leads from the lower-case form of each managed address to what is known of it;
+    no two differ only by case. A file knows the listed ones; `with_members` adds those that the sources brought.
     """
 
     path: Path
@@ -235,33 +290,48 @@ class Config:
     keys: KeysSection
     dns: DnsSection
     authorities: Mapping[str, Authority]
-    defaults: Policy
+    defaults: Defaults
     domains: Mapping[str, Domain]
     policies: Mapping[str, Policy]
-    mailboxes: Mapping[str, str] = field(repr=False)
+    members: Mapping[str, Member] = field(repr=False)
     _managed: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_managed", frozenset(self.mailboxes.values()))
+        managed = frozenset(member.address for member in self.members.values())
+        object.__setattr__(self, "_managed", managed)
+
+    def with_members(self, found: Iterable[Member]) -> "Config":
+        """This configuration with further mailboxes; a listed one stays what the list says.
+
+        Whether a domain wants a mailbox at all was decided before (`mailboxes.sync`); those of domains that are not
+        configured any more are left out.
+        """
+        members = {member.address.lower(): member for member in found if member.domain in self.policies}
+        return dataclasses.replace(self, members=members | dict(self.members))
 
     def managed(self) -> frozenset[str]:
         """Every managed mailbox as configured, with its domain as a lower-case A-label."""
         return self._managed
 
-    def canonical(self, address: str) -> str | None:
-        """The configured spelling of a mailbox, None when it is not managed.
+    def member(self, address: str) -> Member | None:
+        """What is known of a mailbox, None when it is not managed.
 
         The domain may come in any case and as U-label or A-label, the local part in any case.
         """
-        found = self.mailboxes.get(address.lower())
+        found = self.members.get(address.lower())
         if found is None and not address.isascii():
             try:
-                return self.mailboxes.get(str(Mailbox.parse(address, allow_utf8=True)).lower())
+                return self.members.get(str(Mailbox.parse(address, allow_utf8=True)).lower())
             except InvalidMailbox:
                 return None
         return found
 
+    def canonical(self, address: str) -> str | None:
+        """The configured spelling of a mailbox in any spelling `member` understands, None when it is not managed."""
+        found = self.member(address)
+        return None if found is None else found.address
+
     def policy_for(self, address: str) -> Policy | None:
-        """The policy of a mailbox in any spelling `canonical` understands, None when it is not managed."""
-        canonical = self.canonical(address)
-        return None if canonical is None else self.policies[canonical.rpartition("@")[2]]
+        """The policy of a mailbox in any spelling `member` understands, None when it is not managed."""
+        found = self.member(address)
+        return None if found is None else self.policies[found.domain]

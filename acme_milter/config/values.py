@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox, canonical_domain
 
-_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d|w)\Z")
+_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d|w|y)\Z")
 _UNITS = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
@@ -24,6 +24,7 @@ _UNITS = {
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
     "w": timedelta(weeks=1),
+    "y": timedelta(days=365),
 }
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*\Z")
 _INET = re.compile(r"(inet6?):([0-9]{1,5})@(\S+)\Z")
@@ -64,6 +65,18 @@ def _lasting(value: timedelta) -> timedelta:
     if not value:
         raise ValueError("must be longer than 0s")
     return value
+
+
+def _share(value: object) -> float:
+    """A part of a whole, as 0.67 or as 67%."""
+    text = str(value) if not isinstance(value, bool) else ""
+    try:
+        number = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise ValueError(f"must be a share such as 0.67 or 67% (not {shown(value)})")
+    return number
 
 
 def _path(value: object, info: ValidationInfo) -> Path:
@@ -210,6 +223,7 @@ def _selector(value: object) -> str:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 LastingDuration = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_lasting)]
+Share = Annotated[float, BeforeValidator(_share)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 SocketPath = Annotated[Path, BeforeValidator(_path), AfterValidator(_socket_path)]
 Nameserver = Annotated[Endpoint, BeforeValidator(_endpoint)]

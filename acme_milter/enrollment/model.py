@@ -25,6 +25,18 @@ class State(enum.StrEnum):
     EXPIRED = "expired"  # nobody
 
 
+class Cause(enum.StrEnum):
+    """Why an enrollment was opened."""
+
+    ASKED = "asked"  # a person asked for this mailbox
+    BULK = "bulk"  # a bulk run came to this mailbox
+    JOINER = "joiner"  # a source brought the mailbox
+    RENEWAL = "renewal"  # the certificate's time had come
+
+
+BACKGROUND_CAUSES = frozenset({Cause.JOINER, Cause.RENEWAL})
+"""Nobody waits for these: they go out at the pace of `limits.background_per_hour`."""
+
 OPEN_STATES = frozenset(
     {
         State.PLANNED,
@@ -53,6 +65,8 @@ class Enrollment:
     id: str
     address: str
     authority: str
+    principal: str
+    """Whose certificate it is to be: the source's id for the person, or the address itself."""
     state: State
     version: int
     generation: int
@@ -77,6 +91,10 @@ class Enrollment:
     finalize_sent_at: datetime | None = None
     certificate_url: str | None = None
     certificate_id: str | None = None
+    cause: Cause = Cause.ASKED
+    replaces_id: str | None = None
+    """The stored certificate that this one is to take the place of, if any."""
+    bulk_run_id: str | None = None
 
     @property
     def is_open(self) -> bool:

@@ -18,6 +18,7 @@ class StoredCertificate:
     id: str
     enrollment_id: str
     address: str
+    principal: str
     authority: str
     key_id: str
     serial: str

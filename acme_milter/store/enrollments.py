@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from acme_milter.enrollment.model import OPEN_STATES, Enrollment, State
+from acme_milter.enrollment.model import OPEN_STATES, Cause, Enrollment, State
 from acme_milter.store.schema import enrollment as table
 
 _FIELDS = [field.name for field in dataclasses.fields(Enrollment)]
@@ -27,12 +27,14 @@ class AlreadyOpen(Exception):
 def _from_row(row: sa.Row[tuple[Any, ...]]) -> Enrollment:
     values: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
     values["state"] = State(values["state"])
+    values["cause"] = Cause(values["cause"])
     return Enrollment(**values)
 
 
 def _to_values(enrollment: Enrollment) -> dict[str, object]:
     values = {name: getattr(enrollment, name) for name in _FIELDS}
     values["state"] = enrollment.state.value
+    values["cause"] = enrollment.cause.value
     return values
 
 
@@ -42,6 +44,10 @@ def open_new(
     address: str,
     authority: str,
     now: datetime,
+    principal: str | None = None,
+    cause: Cause = Cause.ASKED,
+    replaces_id: str | None = None,
+    bulk_run_id: str | None = None,
     generation: int = 1,
     next_attempt_at: datetime | None = None,
     enrollment_id: str | None = None,
@@ -49,12 +55,18 @@ def open_new(
 ) -> Enrollment:
     """Insert and return a PLANNED enrollment, due at ``next_attempt_at`` (default: now). Raises AlreadyOpen.
 
+    ``principal``: whose certificate it is to be, the address itself when nobody is known. ``replaces_id``: the
+    certificate it is to take the place of.
     ``last_error``: what became of the order before it, where this is a successor.
     """
     fresh = Enrollment(
         id=enrollment_id or uuid.uuid4().hex,
         address=address,
+        principal=principal or address,
         authority=authority,
+        cause=cause,
+        replaces_id=replaces_id,
+        bulk_run_id=bulk_run_id,
         state=State.PLANNED,
         version=1,
         generation=generation,

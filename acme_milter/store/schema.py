@@ -124,6 +124,10 @@ enrollment = sa.Table(
     _instant("finalize_sent_at", nullable=True),
     _text("certificate_url", nullable=True),
     _text("certificate_id", nullable=True),
+    sa.Column("principal", sa.Text, nullable=False, server_default=""),
+    sa.Column("cause", sa.Text, nullable=False, server_default="asked"),
+    _text("replaces_id", nullable=True),  # the certificate that this one is to take the place of
+    _text("bulk_run_id", nullable=True),
     # The lease is the scheduler's, not the enrollment's: who works on the row just now, and until when.
     _text("lease_owner", nullable=True),
     _instant("lease_until", nullable=True),
@@ -132,6 +136,9 @@ enrollment = sa.Table(
 sa.Index("ix_enrollment_due", enrollment.c.next_attempt_at)
 sa.Index("ix_enrollment_address", enrollment.c.address)
 sa.Index("ix_enrollment_authority_state", enrollment.c.authority, enrollment.c.state)
+# What an authority's budgets are counted from: orders begun, and orders that ended.
+sa.Index("ix_enrollment_authority_began", enrollment.c.authority, enrollment.c.began_ordering_at)
+sa.Index("ix_enrollment_authority_state_since", enrollment.c.authority, enrollment.c.state, enrollment.c.state_since)
 sa.Index(
     "uq_enrollment_open",  # nothing in a challenge mail names its order, so a second open one could not be told apart
     enrollment.c.address,
@@ -196,8 +203,11 @@ certificate = sa.Table(
     _instant("not_after"),
     _blob("chain_pem"),
     _instant("stored_at"),
+    sa.Column("principal", sa.Text, nullable=False, server_default=""),
     sqlite_strict=True,
 )
+sa.Index("ix_certificate_authority_not_after", certificate.c.authority, certificate.c.not_after)
+sa.Index("ix_certificate_serial", certificate.c.serial)
 sa.Index("ix_certificate_address", certificate.c.address)
 sa.Index("ix_certificate_enrollment", certificate.c.enrollment_id)
 
@@ -221,3 +231,126 @@ audit = sa.Table(
     sqlite_strict=True,
 )
 sa.Index("ix_audit_enrollment", audit.c.enrollment_id)
+sa.Index("ix_audit_address", audit.c.address)
+
+mailbox = sa.Table(
+    "mailbox",  # what the sources have said, so that a change can be told from a fault
+    metadata,
+    _text("address", primary_key=True),
+    sa.Column("folded", sa.Text, nullable=False, unique=True),  # lower case: what comparisons go by
+    _text("domain"),
+    _text("source"),
+    _text("principal"),  # whose keys: the source's id for the person, or the address where it has none
+    _text("person_name", nullable=True),
+    _text("groups"),  # JSON list
+    _text("came_as"),  # mailboxes.record.CameAs: there from the first day on, or joined later
+    _instant("first_seen_at"),
+    _instant("missing_since", nullable=True),
+    _instant("left_at", nullable=True),
+    sqlite_strict=True,
+)
+sa.Index("ix_mailbox_domain", mailbox.c.domain)
+sa.Index("ix_mailbox_missing", mailbox.c.missing_since)
+
+source_run = sa.Table(
+    "source_run",  # how reading each source went the last time
+    metadata,
+    _text("source", primary_key=True),
+    _instant("attempted_at"),
+    _instant("succeeded_at", nullable=True),
+    _integer("number"),  # of mailboxes, at the last success
+    _text("error", nullable=True),
+    sqlite_strict=True,
+)
+
+hold = sa.Table(
+    "hold",  # a guard stopped something and asks; it goes on when a person releases it, once
+    metadata,
+    _text("name", primary_key=True),
+    _instant("since"),
+    _text("reason"),
+    _instant("released_at", nullable=True),
+    sqlite_strict=True,
+)
+
+renewal = sa.Table(
+    "renewal",  # one row for each active certificate: when it is due, and what the authority says (RFC 9773)
+    metadata,
+    _text("certificate_id", primary_key=True),
+    _text("authority"),
+    _text("address"),
+    _instant("due_at"),
+    _integer("day"),  # of due_at, in days since 1970, as counted in renewal_day
+    _instant("window_start", nullable=True),
+    _instant("window_end", nullable=True),
+    _text("explanation_url", nullable=True),
+    _instant("ask_at", nullable=True),  # when to ask the authority again; None: it has no renewal information
+    _instant("opened_at", nullable=True),  # when the successor's enrollment was opened
+    sqlite_strict=True,
+)
+sa.Index("ix_renewal_due", renewal.c.authority, renewal.c.due_at)
+sa.Index("ix_renewal_ask", renewal.c.authority, renewal.c.ask_at)
+
+renewal_day = sa.Table(
+    "renewal_day",  # the forecast: how many renewals fall on each day
+    metadata,
+    _text("authority", primary_key=True),
+    sa.Column("day", sa.Integer, primary_key=True),
+    _integer("planned"),
+    sqlite_strict=True,
+)
+
+revocation = sa.Table(
+    "revocation",  # a wish to have a certificate revoked, kept until the authority has done it
+    metadata,
+    _text("certificate_id", primary_key=True),
+    _text("authority"),
+    _integer("reason"),  # RFC 5280 §5.3.1
+    _instant("asked_at"),
+    _instant("next_attempt_at", nullable=True),  # None: done, or given up
+    _integer("attempts"),
+    _text("last_error", nullable=True),
+    _instant("done_at", nullable=True),
+    sqlite_strict=True,
+)
+sa.Index("ix_revocation_due", revocation.c.next_attempt_at)
+
+authority_pause = sa.Table(
+    "authority_pause",
+    metadata,
+    _text("authority", primary_key=True),
+    _text("reason"),
+    _instant("since"),
+    _instant("until", nullable=True),  # None: until a person resumes it
+    sqlite_strict=True,
+)
+
+bulk_run = sa.Table(
+    "bulk_run",
+    metadata,
+    _text("id", primary_key=True),
+    _text("kind"),
+    _text("state"),
+    _text("description"),
+    _instant("created_at"),
+    _instant("ended_at", nullable=True),
+    _text("stop_reason", nullable=True),
+    sqlite_strict=True,
+)
+
+bulk_item = sa.Table(
+    "bulk_item",  # one mailbox of a run; its enrollment is opened when there is room for it
+    metadata,
+    _text("run_id", primary_key=True),
+    _text("address", primary_key=True),
+    _integer("position"),
+    _text("domain"),
+    _text("authority"),
+    _text("replaces_id", nullable=True),
+    _text("enrollment_id", nullable=True),
+    _text("outcome"),
+    _text("reason", nullable=True),
+    sqlite_strict=True,
+)
+sa.Index("ix_bulk_item_waiting", bulk_item.c.run_id, bulk_item.c.outcome, bulk_item.c.position)
+sa.Index("ix_bulk_item_enrollment", bulk_item.c.enrollment_id)

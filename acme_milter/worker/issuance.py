@@ -140,6 +140,7 @@ def _stored(enrollment: Enrollment, issued: IssuedCertificate, key_id: str, now:
         id=uuid.uuid4().hex,
         enrollment_id=enrollment.id,
         address=enrollment.address,
+        principal=enrollment.principal,
         authority=enrollment.authority,
         key_id=key_id,
         serial=issued.serial,

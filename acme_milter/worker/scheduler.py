@@ -4,7 +4,6 @@
 import logging
 import random
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,6 @@ from acme_milter.keys.sealing import SealBroken
 from acme_milter.store import audit, enrollments, outbox
 from acme_milter.store.database import Database
 from acme_milter.worker.authorities import AuthorityUnusable
-from acme_milter.worker.janitor import EVERY, Janitor
 from acme_milter.worker.order_driver import OrderDriver
 from acme_milter.worker.responder import Responder
 from acme_milter.worker.step import Step
@@ -36,9 +34,6 @@ LOOK_AGAIN = 0.5
 
 BREATH = 0.03
 """Seconds between two looks: every finished step calls for one, and one look serves many."""
-
-PLAUSIBLE_DRIFT = 60.0
-"""Seconds by which an hour of the wall clock may differ from an hour that passed."""
 
 REPLY_THREADS = 4
 MOVING = OPEN_STATES - {State.PLANNED}
@@ -79,8 +74,6 @@ class Scheduler:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._paused_until: dict[str, datetime] = {}
-        self._janitor = Janitor(database=database, clock=clock)
-        self._tidied_at, self._tidied_by_clock = time.monotonic(), clock()
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
@@ -115,22 +108,11 @@ class Scheduler:
             self._wake.wait(LOOK_AGAIN)
             self._wake.clear()
             try:
-                self._tidy_now_and_then()
                 self._dispatch()
             except Exception as error:  # noqa: BLE001 the edge of the thread: the store may be back in a second
                 log_exception(Event.STORE_UNAVAILABLE, error)
                 self._stopping.wait(LOOK_AGAIN)
             self._stopping.wait(BREATH)
-
-    def _tidy_now_and_then(self) -> None:
-        waited = time.monotonic() - self._tidied_at
-        if waited < EVERY.total_seconds():
-            return
-        # What is forgotten stays forgotten, so not by a clock that has just jumped (F-13).
-        jumped = abs((self._clock() - self._tidied_by_clock).total_seconds() - waited) > PLAUSIBLE_DRIFT
-        self._tidied_at, self._tidied_by_clock = time.monotonic(), self._clock()
-        if not jumped:
-            self._janitor.tidy()
 
     def _dispatch(self) -> None:
         now = self._clock()

@@ -7,9 +7,9 @@ import signal
 import socket
 import sqlite3
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 
+from acme_milter.clock import Clock, JumpWatch
 from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.ipc.server import FrameServer
@@ -19,10 +19,13 @@ from acme_milter.store import identity
 from acme_milter.store.database import Database, StoreUnusable
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.chores import Chore, Chores
 from acme_milter.worker.control import Control
 from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
+from acme_milter.worker.enrolling import Enrolling
 from acme_milter.worker.intake import Intake
 from acme_milter.worker.intake_service import IntakeService
+from acme_milter.worker.janitor import EVERY, Janitor
 from acme_milter.worker.key_lookup import KeyLookup
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.order_driver import OrderDriver
@@ -37,10 +40,6 @@ KEYD_TIMEOUT = 60.0
 """Seconds; an RSA-4096 key that was not made ahead can take that long on a small machine."""
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class StoppedEarly(Exception):
     """The worker was told to stop while it still waited for keyd."""
 
@@ -48,13 +47,17 @@ class StoppedEarly(Exception):
 class Worker:
     """All parts of the role, in the order in which they need each other. Ready once ``start`` returns."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, clock: Clock | None = None) -> None:
         self._config = config
+        self._clock = clock or Clock()
         self._database = Database(config.store.url)
         self._keyd = KeydClient(config.keys.socket, timeout=KEYD_TIMEOUT)
         self._pool = ArithmeticPool(config.worker.verifiers)
-        self._authorities = Authorities(config=self.config, database=self._database, keyd=self._keyd, clock=utc_now)
+        self._authorities = Authorities(
+            config=self.config, database=self._database, keyd=self._keyd, clock=self._clock.now
+        )
         self._scheduler: Scheduler | None = None
+        self._chores: Chores | None = None
         self._servers: list[FrameServer] = []
 
     def config(self) -> Config:
@@ -77,11 +80,11 @@ class Worker:
             database=self._database,
             verifier=DkimVerifier(self._pool, lookup),
             answerer=Answerer(self.config, vault),
-            clock=utc_now,
+            clock=self._clock.now,
             reply_is_due=scheduler.reply_is_due,
         )
         scheduler.order_became_known = intake.order_became_known
-        control = Control(config=self.config, database=self._database, clock=utc_now, work_is_due=scheduler.wake)
+        control = self._make_control(scheduler)
         self._servers = [
             FrameServer(
                 config.worker.intake_socket,
@@ -96,17 +99,38 @@ class Worker:
         for server in self._servers:
             server.start()
         scheduler.start()
+        self._chores = self._make_chores()
+        self._chores.start()
 
     def stop(self) -> None:
         """Polite, but nothing depends on it: a start recovers from any kind of end."""
         for server in self._servers:
             server.stop()
+        if self._chores is not None:
+            self._chores.stop()
         if self._scheduler is not None:
             self._scheduler.stop()
         self._pool.close()
         self._authorities.close()
         self._keyd.close()
         self._database.close()
+
+    def _make_control(self, scheduler: Scheduler) -> Control:
+        enrolling = Enrolling(
+            config=self.config, database=self._database, clock=self._clock.now, work_is_due=scheduler.wake
+        )
+        return Control({"enroll": enrolling.answer})
+
+    def _make_chores(self) -> Chores:
+        janitor = Janitor(database=self._database, clock=self._clock.now)
+        watch = JumpWatch(self._clock)
+
+        def tidy() -> None:
+            # What is forgotten stays forgotten, so not by a clock that has just jumped (F-13).
+            if not watch.jumped():
+                janitor.tidy()
+
+        return Chores([Chore("janitor", EVERY, tidy)], self._clock)
 
     def _make_scheduler(self, vault: Vault) -> Scheduler:
         place = f"{socket.gethostname()}:{self._config.worker.control_socket}"
@@ -117,7 +141,7 @@ class Worker:
             vault=vault,
             keyd=self._keyd,
             authorities=self._authorities,
-            clock=utc_now,
+            clock=self._clock.now,
         )
         responder = Responder(
             owner=owner,
@@ -125,7 +149,7 @@ class Worker:
             database=self._database,
             vault=vault,
             authorities=self._authorities,
-            clock=utc_now,
+            clock=self._clock.now,
         )
         return Scheduler(
             place=place,
@@ -134,7 +158,7 @@ class Worker:
             database=self._database,
             driver=OrderDriver(desk),
             responder=responder,
-            clock=utc_now,
+            clock=self._clock.now,
             threads=self._config.worker.threads,
         )
 

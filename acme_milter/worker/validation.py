@@ -37,10 +37,12 @@ class Validation:
         self.desk.authorities.client(enrollment.authority)  # an authority that cannot be reached costs no key
         now = self.desk.clock()
         key_id = uuid.uuid4().hex
-        made = self.desk.keyd.new_mailbox_key(key_id, enrollment.address, policy.certificate.key, [enrollment.address])
+        made = self.desk.keyd.new_mailbox_key(
+            key_id, enrollment.principal, policy.certificate.key, [enrollment.address]
+        )
         key = StoredMailboxKey(
             id=key_id,
-            principal=enrollment.address,
+            principal=enrollment.principal,
             algorithm=policy.certificate.key,
             sealed_key=made.sealed,
             spki=made.spki,

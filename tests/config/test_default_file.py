@@ -11,14 +11,18 @@ from acme_milter.config.schema import (
     Authority,
     AuthorityLimits,
     CertificatePolicy,
+    Defaults,
     DnsSection,
     Domain,
     Eab,
     KeyPool,
     KeysSection,
+    LeaversPolicy,
     MilterSection,
     Policy,
+    RenewalPolicy,
     ReplyPolicy,
+    SafetyPolicy,
     Store,
     WorkerSection,
 )
@@ -42,7 +46,7 @@ def test_what_it_shows_is_the_default() -> None:
     assert config.worker == WorkerSection()
     assert config.keys == KeysSection()
     assert config.dns == DnsSection()
-    assert config.defaults == Policy()
+    assert config.defaults == Defaults()
     assert config.domains == {}
 
 
@@ -70,6 +74,10 @@ def test_its_commented_keys_are_valid_and_show_the_rfc8823_preset() -> None:
         Eab,
         Policy,
         CertificatePolicy,
+        Defaults,
+        RenewalPolicy,
+        LeaversPolicy,
+        SafetyPolicy,
         ReplyPolicy,
         Domain,
     ],

@@ -33,6 +33,7 @@ LATER = NOW + timedelta(minutes=5)
 
 def an_enrollment(state: State) -> Enrollment:
     return Enrollment(
+        principal="alice@org.example",
         id="e1",
         address="alice@org.example",
         authority="ca",

@@ -9,10 +9,13 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "acme_milter"
 
 LAYERS = {
-    "cli": 6,
-    "lab": 5,
-    "worker": 4,
-    "milter": 4,
+    "cli": 8,
+    "lab": 7,
+    "worker": 6,
+    "milter": 6,
+    "report": 5,
+    "mailboxes": 4,
+    "delivery": 4,
     "keys": 3,
     "store": 3,
     "config": 3,
@@ -20,6 +23,7 @@ LAYERS = {
     "protocol": 1,
     "certificate": 1,
     "acme": 1,
+    "clock": 0,
     "eventlog": 0,
     "ipc": 0,
 }

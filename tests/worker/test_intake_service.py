@@ -11,6 +11,7 @@ from acme_milter.ipc.client import FrameClient
 from acme_milter.ipc.server import FrameServer
 from acme_milter.store import enrollments
 from acme_milter.worker.control import Control
+from acme_milter.worker.enrolling import Enrolling
 from acme_milter.worker.intake_service import IntakeService
 from tests.protocol.sample_mail import RECIPIENT, SENDER, good_mail
 from tests.worker.conftest import MakeBench
@@ -123,9 +124,10 @@ def test_very_many_mailboxes_come_in_pages(make_bench: MakeBench, tmp_path: Path
 
 @pytest.fixture
 def control(bench: IntakeBench) -> Control:
-    return Control(
+    enrolling = Enrolling(
         config=lambda: bench.config, database=bench.database, clock=bench.clock, work_is_due=lambda: woken.append(1)
     )
+    return Control({"enroll": enrolling.answer})
 
 
 woken: list[int] = []

@@ -37,6 +37,7 @@ def an_active_mailbox(database: Database, not_after: datetime) -> str:
         certificates.insert(
             connection,
             StoredCertificate(
+                principal="a@org.example",
                 id="c", enrollment_id=opened.id, address="a@org.example", authority="ca", key_id="k", serial="1",
                 issuer="CN=ca", not_before=NOW, not_after=not_after, chain_pem=b"", stored_at=NOW,
             ),

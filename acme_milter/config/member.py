@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A managed mailbox as the configuration and the sources know it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """``address`` in its canonical spelling. ``principal`` is whose keys its keys are: the source's id for the person,
+    ``SOURCE:ID``, or the address itself where nobody is known. ``source`` is its name below ``sources``, or ``list``.
+    """
+
+    address: str
+    principal: str
+    source: str = "list"
+    groups: frozenset[str] = frozenset()
+    person_name: str | None = None
+
+    @property
+    def domain(self) -> str:
+        return self.address.rpartition("@")[2]

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Opening enrollments because a person asked: what `enroll` and `cert issue` want of a running worker."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import cast
+
+from acme_milter.config.schema import Config
+from acme_milter.enrollment.model import State
+from acme_milter.eventlog import Event, log_event
+from acme_milter.store import audit, enrollments
+from acme_milter.store.database import Database
+
+AT_ONCE = 100
+"""Enrollments in one transaction: a challenge mail's commit must not wait longer than a fraction of a second."""
+
+
+class Enrolling:
+    """Answers the control socket's call ``enroll``."""
+
+    def __init__(
+        self,
+        *,
+        config: Callable[[], Config],
+        database: Database,
+        clock: Callable[[], datetime],
+        work_is_due: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._clock = clock
+        self._work_is_due = work_is_due
+
+    def answer(self, header: dict[str, object]) -> dict[str, object]:
+        """``addresses``: at most some thousands. ``again``: even where a certificate is active."""
+        addresses = [str(address) for address in cast("list[object]", header.get("addresses") or [])]
+        again = bool(header.get("again"))
+        results: list[dict[str, object]] = []
+        for start in range(0, len(addresses), AT_ONCE):
+            results += self._enroll_some(addresses[start : start + AT_ONCE], again=again)
+        opened_count = sum(result["outcome"] == "opened" for result in results)
+        if opened_count:
+            log_event(Event.ENROLLMENT_OPENED, count=opened_count)
+        self._work_is_due()
+        return {"results": results}
+
+    def _enroll_some(self, addresses: list[str], *, again: bool) -> list[dict[str, object]]:
+        config = self._config()
+        results: list[dict[str, object]] = []
+        with self._database.write() as connection:
+            for address in addresses:
+                member = config.member(address)
+                policy = None if member is None else config.policy_for(member.address)
+                if member is None or policy is None:
+                    results.append({"address": address, "outcome": "not-managed", "id": None})
+                    continue
+                mailbox, authority = member.address, policy.authorities[0]
+                known = [e for e in enrollments.of_mailbox(connection, mailbox) if e.authority == authority]
+                open_one = next((e for e in known if e.is_open), None)
+                active = next((e for e in known if e.state is State.ACTIVE and e.principal == member.principal), None)
+                if open_one is not None:
+                    results.append({"address": mailbox, "outcome": "already-open", "id": open_one.id})
+                elif active is not None and not again:
+                    results.append({"address": mailbox, "outcome": "already-active", "id": active.id})
+                else:
+                    now = self._clock()
+                    opened = enrollments.open_new(
+                        connection,
+                        address=mailbox,
+                        principal=member.principal,
+                        authority=authority,
+                        now=now,
+                        replaces_id=None if active is None else active.certificate_id,
+                    )
+                    audit.record(connection, Event.ENROLLMENT_OPENED, at=now, enrollment_id=opened.id, address=mailbox)
+                    results.append({"address": mailbox, "outcome": "opened", "id": opened.id})
+        return results

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a source of mailboxes is: something that reads all of its entries, or says why it cannot."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from acme_milter.mailboxes.entry import Entry, InvalidEntry
+
+MAX_QUOTED = 200  # characters of another program's words in a fault
+
+
+class SourceFault(Exception):
+    """A source could not be read as a whole, so nothing at all is known of who came and who left.
+
+    The text names the source, the program or file and line, what happened and what to do; it holds no secret.
+    """
+
+    safe_text = True
+
+    def __init__(self, source: str, what: str) -> None:
+        super().__init__(f"source {source}: {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Everything one source listed at one moment; the caller judges whether so few can be true.
+
+    `entries` has each address once, whatever its case. `rejected` holds (address or other text, reason): the source
+    did speak of these, they are not gone, but cannot be used. `remarks` are sentences for the administrator.
+    """
+
+    entries: tuple[Entry, ...]
+    rejected: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """One section below `sources`."""
+
+    @property
+    def name(self) -> str:
+        """Its key in the configuration."""
+
+    def read(self) -> Reading:
+        """List every mailbox. Takes bounded time; raises SourceFault rather than return a part."""
+
+
+@dataclass(slots=True)
+class Gathering:
+    """Puts a Reading together: checks each record and finds the ones that are there twice."""
+
+    _entries: dict[str, Entry] = field(default_factory=dict)
+    _rejected: dict[str, str] = field(default_factory=dict)
+    _remarks: dict[str, None] = field(default_factory=dict)
+
+    def add(
+        self,
+        address: str,
+        *,
+        id: str | None = None,  # noqa: A002 -- the field's name
+        name: str | None = None,
+        groups: Iterable[str] = (),
+        aliases: Iterable[str] = (),
+        place: str = "",
+    ) -> None:
+        """Take one record. `place` (`line 12`) is named when it has to be rejected.
+
+        The same address for the same id again adds its groups and aliases. For two ids it is neither's: whoever
+        happened to come first would get a certificate for the other's mail, so both are rejected.
+        """
+        try:
+            entry = Entry.checked(address, id=id, name=name, groups=groups, aliases=aliases)
+        except InvalidEntry as flaw:
+            self.reject(address, f"{place}: {flaw}" if place else str(flaw))
+            return
+        folded = entry.address.lower()
+        before = self._entries.get(folded)
+        if before is None:
+            self._entries[folded] = entry
+        elif before.id == entry.id:
+            self._entries[folded] = _merged(before, entry)
+        else:
+            self.reject(entry.address, f"{place + ': ' if place else ''}listed for two different ids")
+
+    def reject(self, text: str, reason: str) -> None:
+        """Note a record that cannot be used; the first reason stays."""
+        self._rejected.setdefault(text, reason)
+
+    def remark(self, sentence: str) -> None:
+        """Note something the administrator should know; said once."""
+        self._remarks[sentence] = None
+
+    def reading(self) -> Reading:
+        """What was gathered; an address that was rejected once is not among the entries."""
+        refused = {text.lower() for text in self._rejected}
+        kept = (entry for folded, entry in self._entries.items() if folded not in refused)
+        return Reading(tuple(kept), tuple(self._rejected.items()), tuple(self._remarks))
+
+
+def quoted(text: str | bytes) -> str:
+    """Another program's words, fit for a log line: one line, printable, at most MAX_QUOTED characters."""
+    words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    plain = "".join(c if c.isprintable() else " " for c in words)
+    line = " ".join(plain.split())
+    return line if len(line) <= MAX_QUOTED else line[: MAX_QUOTED - 1] + "…"
+
+
+def _merged(one: Entry, other: Entry) -> Entry:
+    aliases = tuple(dict.fromkeys([*one.aliases, *other.aliases]))
+    return Entry(one.address, one.id, one.name or other.name, one.groups | other.groups, aliases)

@@ -168,17 +168,18 @@ class Intake:
 
     def _admit_in_time(self, candidate: Candidate, admission: Admission, deadline: float) -> Decision:
         """G24: by then the milter has put the mail off by itself, so nothing may be promised any more."""
-        while time.monotonic() <= deadline:
+        while True:
             # Stale: a step of the same enrollment was saved meanwhile; decide again on what is true now.
             with contextlib.suppress(enrollments.StaleVersion):
-                return self._admit(candidate, admission)
-        raise Stopped("G24", Outcome.TRY_LATER, Reason.TOO_SLOW)
+                return self._admit(candidate, admission, deadline)
 
-    def _admit(self, candidate: Candidate, admission: Admission) -> Decision:
+    def _admit(self, candidate: Candidate, admission: Admission, deadline: float) -> Decision:
         """G23: one transaction holds the challenge mail, the exact reply, the state and the audit record."""
         now = self._clock()
         disposition = admission.policy.on_success
         with self._database.write() as connection:
+            if time.monotonic() > deadline:  # asked here, since other writers may have been waited for
+                raise Stopped("G24", Outcome.TRY_LATER, Reason.TOO_SLOW)
             enrollment = enrollments.get(connection, admission.expected.enrollment_id)
             if enrollment is None or enrollment.state not in CHALLENGED_STATES:
                 raise Stopped("G10", Outcome.DELIVER_AND_ALERT, Reason.UNSOLICITED, "the order has just ended")

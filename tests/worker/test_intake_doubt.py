@@ -189,3 +189,18 @@ def test_the_sender_of_the_envelope_and_forged_results_change_nothing(bench: Int
     forged = f"Authentication-Results: mx.example.com; dkim=pass header.d={CA_DOMAIN}\r\n".encode()
     forged += good_mail(token(2)).set("From", f" {SENDER}").raw()
     assert bench.decide(forged) == Decision("accept", "dkim-none")
+
+
+def test_a_mail_that_waited_too_long_for_other_writers_is_not_answered(make_bench: MakeBench) -> None:
+    """The milter has told Postfix to put it off by then: an answer would come on top of the second delivery."""
+    impatient = make_bench(milter={"deadline": "200ms"})
+    order = impatient.expect()
+    decisions: list[Decision] = []
+    decider = threading.Thread(target=lambda: decisions.append(impatient.decide()))
+    with impatient.database.write():
+        decider.start()
+        decider.join(0.6)
+        assert decider.is_alive()
+    decider.join()
+    assert [decision.disposition for decision in decisions] == ["tempfail"]
+    assert impatient.outbox_of(order) == []

@@ -333,8 +333,10 @@ bulk_run = sa.Table(
     _text("state"),
     _text("description"),
     _instant("created_at"),
+    _instant("counted_from"),  # failures before this moment do not stop the run: a person has started it since
     _instant("ended_at", nullable=True),
-    _text("stop_reason", nullable=True),
+    _text("stopped_authorities"),  # JSON: authority to the reason why nothing more is opened with it
+    sa.Column("revoke_reason", sa.Integer, nullable=True),  # RFC 5280 §5.3.1, of what is replaced; None: not revoked
     sqlite_strict=True,
 )
 
@@ -346,11 +348,13 @@ bulk_item = sa.Table(
     _integer("position"),
     _text("domain"),
     _text("authority"),
+    _text("principal"),  # whose it was when the plan was made
     _text("replaces_id", nullable=True),
     _text("enrollment_id", nullable=True),
     _text("outcome"),
     _text("reason", nullable=True),
+    _instant("ended_at", nullable=True),
     sqlite_strict=True,
 )
-sa.Index("ix_bulk_item_waiting", bulk_item.c.run_id, bulk_item.c.outcome, bulk_item.c.position)
+sa.Index("ix_bulk_item_waiting", bulk_item.c.run_id, bulk_item.c.outcome, bulk_item.c.authority, bulk_item.c.position)
 sa.Index("ix_bulk_item_enrollment", bulk_item.c.enrollment_id)

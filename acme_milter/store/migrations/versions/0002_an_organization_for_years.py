@@ -133,8 +133,10 @@ def _runs() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("created_at", INSTANT, nullable=False),
+        sa.Column("counted_from", INSTANT, nullable=False),
         sa.Column("ended_at", INSTANT, nullable=True),
-        sa.Column("stop_reason", sa.Text(), nullable=True),
+        sa.Column("stopped_authorities", sa.Text(), nullable=False),
+        sa.Column("revoke_reason", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_bulk_run")),
         sqlite_strict=True,
     )
@@ -145,12 +147,14 @@ def _runs() -> None:
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("domain", sa.Text(), nullable=False),
         sa.Column("authority", sa.Text(), nullable=False),
+        sa.Column("principal", sa.Text(), nullable=False),
         sa.Column("replaces_id", sa.Text(), nullable=True),
         sa.Column("enrollment_id", sa.Text(), nullable=True),
         sa.Column("outcome", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("ended_at", INSTANT, nullable=True),
         sa.PrimaryKeyConstraint("run_id", "address", name=op.f("pk_bulk_item")),
         sqlite_strict=True,
     )
-    op.create_index("ix_bulk_item_waiting", "bulk_item", ["run_id", "outcome", "position"])
+    op.create_index("ix_bulk_item_waiting", "bulk_item", ["run_id", "outcome", "authority", "position"])
     op.create_index("ix_bulk_item_enrollment", "bulk_item", ["enrollment_id"])

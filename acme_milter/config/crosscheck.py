@@ -89,6 +89,30 @@ def _twice(address: str, first: str, line: int) -> str:
     return f"differs only by case from {first} in line {line}: {address}"
 
 
+def sources(top: Node, names: Mapping[str, str], complain: Complain) -> None:
+    """Every domain has mailboxes from somewhere, and every source that it names exists, once."""
+    known = list(_child(top, "sources").mapping())
+    for written in names:
+        place = ["domains", written]
+        domain = _child(top, *place)
+        if not domain.mapping().keys() & {"source"} and "list" not in _child(domain, "mailboxes").mapping():
+            example = "is missing, for example: mailboxes: {list: [alice@example.org]}, or source: NAME"
+            complain(*locate(top, [*place, "mailboxes"]), example)
+        node = _child(domain, "source")
+        single = isinstance(node.value, str)
+        seen: set[str] = set()
+        for position, named in enumerate([node] if single else node.value if isinstance(node.value, list) else []):
+            at = locate(top, [*place, "source"] if single else [*place, "source", position])
+            if not isinstance(named.value, str):
+                continue  # the schema complains of it
+            if named.value in seen:
+                complain(*at, f"names {shown(named.value)} twice")
+            elif named.value not in known:
+                hint = suggestion(named.value, known) or f" (there are: {', '.join(known) or 'none'})"
+                complain(*at, f"no source is called {shown(named.value)}{hint}")
+            seen.add(named.value)
+
+
 def authorities(top: Node, raw: Mapping[str, Mapping[str, Any]], complain: Complain) -> None:
     """Every authority that is named exists and can be used; `raw` has them with their presets laid under.
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-# Steps that pydantic puts into the path of a fault in a union, `reply.dkim`; nothing in the file has them.
-UNION_TAGS = frozenset({"key", "relay"})
+# Steps that pydantic puts into the path of a fault in a union: `reply.dkim`, a source's `url`.
+UNION_TAGS = frozenset({"key", "relay", "url-secret", "url-text"})
 MAX_DEPTH = 40
 MAX_NODES = 5_000_000  # also counts what aliases repeat
 

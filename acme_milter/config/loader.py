@@ -6,7 +6,7 @@ Each part is read by itself and the cross-checks work on what was written, so on
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from acme_milter.config import crosscheck
 from acme_milter.config.document import DocumentError, Node, dotted, locate, read_document
 from acme_milter.config.fault import ConfigFaults, Fault
+from acme_milter.config.layering import Layers
 from acme_milter.config.member import Member
 from acme_milter.config.preset import DEFAULT, laid_under, preset_names, read_preset
 from acme_milter.config.schema import (
@@ -26,11 +27,12 @@ from acme_milter.config.schema import (
     Domain,
     KeysSection,
     MilterSection,
-    Policy,
     Store,
     WorkerSection,
 )
 from acme_milter.config.section import Section
+from acme_milter.config.selection import selection_of
+from acme_milter.config.sources import LIST, SOURCE_TYPES, SourceCommon
 from acme_milter.config.values import shown
 from acme_milter.config.wording import message_for, secret_at, suggestion, unknown_key
 
@@ -117,14 +119,16 @@ class _Reading:
         dns = self._section(top, ["dns"], DnsSection) or DnsSection()
         defaults = self._section(top, ["defaults"], Defaults) or Defaults()
         authorities = _present((name, self._authority(top, name)) for name in self._names(top, "authorities"))
+        sources = _present((name, self._source(top, name)) for name in self._names(top, "sources"))
         names = crosscheck.domain_names(top, self.complain)
         written = _present(
             (name, self._section(top, ["domains", name], Domain)) for name in self._names(top, "domains")
         )
         mailboxes = crosscheck.mailboxes(top, names, self.complain)
+        crosscheck.sources(top, names, self.complain)
         crosscheck.authorities(top, self.raw, self.complain)
         crosscheck.sockets(top, milter, worker, keys, self.complain)
-        self._readable_password(top, store)
+        self._readable_passwords(top, store, sources)
         if files:
             crosscheck.files(top, authorities, defaults, written, self.complain)
         if self.faults:
@@ -139,9 +143,11 @@ class _Reading:
             keys=keys,
             dns=dns,
             authorities=authorities,
+            sources=sources,
             defaults=defaults,
             domains=domains,
-            policies={name: _policy_in_force(defaults, domain, authorities) for name, domain in domains.items()},
+            layers={name: Layers.of(defaults, domain, tuple(authorities)) for name, domain in domains.items()},
+            selections={name: selection_of(name, domain) for name, domain in domains.items()},
             members={folded: Member(address, address) for folded, address in mailboxes.items()},
         )
 
@@ -149,23 +155,36 @@ class _Reading:
         for key in top.mapping().keys() - set(TOP_KEYS):
             self.complain(top.key_lines[key], dotted([key]), unknown_key(key, TOP_KEYS))
         self._version(top)
-        self._sources(top)
 
-    def _readable_password(self, top: Node, store: Store) -> None:
-        if self.world_readable and store.has_password:
-            message = f"holds a password, and everyone can read this file; run: chmod o-r {self.path}"
-            self.complain(*locate(top, ["store", "url"]), message)
+    def _readable_passwords(self, top: Node, store: Store, sources: Mapping[str, SourceCommon]) -> None:
+        message = f"holds a password, and everyone can read this file; run: chmod o-r {self.path}"
+        holders = [["store", "url"]] if store.has_password else []
+        holders += [["sources", name, "url"] for name, source in sources.items() if source.has_password]
+        for place in holders if self.world_readable else ():
+            self.complain(*locate(top, place), message)
 
     def _version(self, top: Node) -> None:
         node = top.mapping().get("version")
         if node is not None and (node.value != 1 or isinstance(node.value, bool)):
             self.complain(node.line, "version", f"must be 1 (not {shown(node.plain())})")
 
-    def _sources(self, top: Node) -> None:
-        node = top.mapping().get("sources")
-        if node is not None and node.value not in ({}, None):
-            message = "sources of mailboxes are not supported yet; use domains.NAME.mailboxes.list"
-            self.complain(top.key_lines["sources"], "sources", message)
+    def _source(self, top: Node, name: str) -> SourceCommon | None:
+        place = ["sources", name]
+        node = top.mapping()["sources"].mapping()[name]
+        if not crosscheck.AUTHORITY_NAME.match(name) or name == LIST:
+            self.complain(*locate(top, place), f"a source's name is made of letters, digits, . _ and -, and not {LIST}")
+        kinds = ", ".join(SOURCE_TYPES)
+        written = node.mapping().get("type")
+        if not isinstance(node.value, dict) or written is None:
+            self.complain(*locate(top, place), f"must be a map with the key type, one of {kinds}")
+            return None
+        kind = written.value
+        model = SOURCE_TYPES.get(kind) if isinstance(kind, str) else None
+        if model is None:
+            near = suggestion(kind, SOURCE_TYPES) if isinstance(kind, str) else ""
+            self.complain(*locate(top, [*place, "type"]), f"must be one of {kinds}, not {shown(written.plain())}{near}")
+            return None
+        return self._section(top, place, model)
 
     def _names(self, top: Node, key: str) -> list[str]:
         """The keys of a map of named things; a fault when it is something else."""
@@ -216,8 +235,3 @@ class _Reading:
 
 def _present(found: Iterable[tuple[str, S | None]]) -> dict[str, S]:
     return {name: part for name, part in found if part is not None}
-
-
-def _policy_in_force(defaults: Policy, domain: Domain, authorities: dict[str, Authority]) -> Policy:
-    policy = defaults.overridden_by(domain)
-    return policy if policy.authorities else policy.model_copy(update={"authorities": tuple(authorities)})

@@ -10,28 +10,45 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Field
 
+from acme_milter.config.layering import Layers
 from acme_milter.config.member import Member
+from acme_milter.config.policy import (
+    CertificatePolicy,
+    Defaults,
+    DkimKey,
+    Domain,
+    GroupMatch,
+    KeyAlgorithm,
+    LeaversPolicy,
+    MailboxesSection,
+    MailboxGroup,
+    Mode,
+    OnSuccess,
+    Policy,
+    RenewalPolicy,
+    ReplyPolicy,
+    SafetyPolicy,
+)
 from acme_milter.config.secret import Secret, WrappingKeySource
 from acme_milter.config.section import Section
+from acme_milter.config.selection import Selection
+from acme_milter.config.sources import SourceCommon
 from acme_milter.config.values import (
     Contact,
     Cpu,
     DomainName,
     Duration,
     FilePath,
-    Host,
     HttpsUrl,
     LastingDuration,
     MilterSocket,
     Nameserver,
-    Selector,
     Several,
-    Share,
     SocketMode,
     SocketPath,
     StoreUrl,
@@ -40,11 +57,39 @@ from acme_milter.protocol.dkim_policy import HeaderCoverage
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
 from acme_milter.protocol.token import TokenJoin
 
-Mode = Literal["enforce", "observe"]
-OnSuccess = Literal["discard", "deliver"]
+__all__ = [
+    "LONGEST_DEADLINE",
+    "AccountScope",
+    "Authority",
+    "AuthorityLimits",
+    "CertificatePolicy",
+    "ChallengeTrigger",
+    "Config",
+    "Defaults",
+    "DkimKey",
+    "DnsSection",
+    "Domain",
+    "Eab",
+    "GroupMatch",
+    "KeyAlgorithm",
+    "KeyPool",
+    "KeysSection",
+    "LeaversPolicy",
+    "MailboxGroup",
+    "MailboxesSection",
+    "MilterSection",
+    "Mode",
+    "OnSuccess",
+    "Policy",
+    "RenewalPolicy",
+    "ReplyPolicy",
+    "SafetyPolicy",
+    "Store",
+    "WorkerSection",
+]
+
 AccountScope = Literal["shared", "per_domain", "per_mailbox"]
 ChallengeTrigger = Literal["reply-first", "post-first", "auto"]
-KeyAlgorithm = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
 
 _RUN = Path("/run/acme-milter")
 LONGEST_DEADLINE = timedelta(seconds=20)
@@ -164,122 +209,14 @@ class Authority(Section):
     use_ari: bool = True
 
 
-class CertificatePolicy(Section):
-    """What kind of certificate."""
-
-    key: KeyAlgorithm = "rsa3072"
-
-
-class DkimKey(Section):
-    """The reply is signed by us, d= being the mailbox's domain."""
-
-    selector: Selector
-    key_file: FilePath
-
-
-def _dkim_kind(value: object) -> str:
-    return "key" if isinstance(value, dict | DkimKey) else "relay"
-
-
-Dkim = Annotated[Annotated[Literal["relay"], Tag("relay")] | Annotated[DkimKey, Tag("key")], Discriminator(_dkim_kind)]
-
-
-class ReplyPolicy(Section):
-    """How the reply leaves: by SMTP to this Postfix, which signs it ("relay"), or signed before that by us."""
-
-    host: Host = "127.0.0.1"
-    port: int = Field(default=10028, ge=1, le=65535)
-    dkim: Dkim = "relay"
-
-
-class RenewalPolicy(Section):
-    """When and how a certificate is renewed, unless the authority names a window (RFC 9773), which then wins.
-
-    `at` is a share of the lifetime, the latest planned moment; `spread` is how much earlier it may be, so that what
-    was issued in one week is not renewed in one week; auto is a third of the lifetime.
-    """
-
-    at: Share = 0.67
-    spread: Duration | Literal["auto"] = "auto"
-    key: Literal["rotate", "reuse"] = "rotate"
-    keep_old_keys: LastingDuration = timedelta(days=3650)
-
-
-class LeaversPolicy(Section):
-    """What becomes of a certificate whose mailbox is gone: `after` that long without it, it is not renewed any more,
-    and revoked with `reason` (RFC 5280 §5.3.1) when `revoke` says so.
-    """
-
-    after: Duration = timedelta(days=14)
-    revoke: bool = False
-    reason: Literal["unspecified", "affiliation-changed", "cessation-of-operation"] = "affiliation-changed"
-
-
-class SafetyPolicy(Section):
-    """When to stop and ask instead of guessing. Only `defaults` has it: it looks at whole sources."""
-
-    max_new_per_run: int = Field(default=500, ge=0, le=1_000_000)
-    max_leavers_per_run: int = Field(default=25, ge=0, le=1_000_000)
-    max_source_change: Share = 0.1
-
-
-class Policy(Section):
-    """What holds for the mailboxes of a domain. `authorities` is in order of preference, never empty in force.
-
-    `joiners`: whether a mailbox that comes after the first day gets its certificate by itself.
-    """
-
-    mode: Mode = "enforce"
-    authorities: Several[str] = ()
-    certificate: CertificatePolicy = CertificatePolicy()
-    reply: ReplyPolicy = ReplyPolicy()
-    on_success: OnSuccess = "discard"
-    joiners: Literal["automatic", "ask"] = "automatic"
-    renewal: RenewalPolicy = RenewalPolicy()
-    leavers: LeaversPolicy = LeaversPolicy()
-
-    def overridden_by(self, other: "Policy") -> "Policy":
-        """This policy with the keys that were written in `other`; maps merge, lists replace."""
-        return _merged(self, other, Policy)
-
-
-class MailboxesSection(Section):
-    """Where a domain's mailboxes come from: for now, a list."""
-
-    list: Several[str] = Field(repr=False)
-
-
-class Domain(Policy):
-    """A mail domain: its mailboxes, and whatever of the policy differs from the defaults."""
-
-    mailboxes: MailboxesSection
-
-
-S = TypeVar("S", bound=Section)
-
-
-def _merged(base: S, over: Section, model: type[S]) -> S:
-    changes: dict[str, object] = {}
-    for name in over.model_fields_set & model.model_fields.keys():
-        mine, theirs = getattr(base, name), getattr(over, name)
-        same_kind = isinstance(mine, Section) and type(mine) is type(theirs) and not isinstance(mine, DkimKey)
-        changes[name] = _merged(mine, theirs, type(mine)) if same_kind else theirs
-    return base.model_copy(update=changes)
-
-
-class Defaults(Policy):
-    """What holds everywhere unless a domain says otherwise, and the guards."""
-
-    safety: SafetyPolicy = SafetyPolicy()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole configuration after every check. Look-ups are by dictionary: 100 000 mailboxes cost nothing.
 
     `domains` and `policies` are keyed by A-label; `policies` has each domain's policy in force, with defaults and
-    authorities filled in. `members` leads from the lower-case form of each managed address to what is known of it;
-    no two differ only by case. A file knows the listed ones; `with_members` adds those that the sources brought.
+    authorities filled in, `layers` those of its groups and single mailboxes. `members` leads from the lower-case form
+    of each managed address to what is known of it; no two differ only by case. A file knows the listed ones;
+    `with_members` adds those that the sources brought. `selections` say which of them are wanted.
     """
 
     path: Path
@@ -290,15 +227,19 @@ class Config:
     keys: KeysSection
     dns: DnsSection
     authorities: Mapping[str, Authority]
+    sources: Mapping[str, SourceCommon]
     defaults: Defaults
     domains: Mapping[str, Domain]
-    policies: Mapping[str, Policy]
+    layers: Mapping[str, Layers]
+    selections: Mapping[str, Selection]
     members: Mapping[str, Member] = field(repr=False)
+    policies: Mapping[str, Policy] = field(init=False)
     _managed: frozenset[str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         managed = frozenset(member.address for member in self.members.values())
         object.__setattr__(self, "_managed", managed)
+        object.__setattr__(self, "policies", {name: layers.base for name, layers in self.layers.items()})
 
     def with_members(self, found: Iterable[Member]) -> "Config":
         """This configuration with further mailboxes; a listed one stays what the list says.
@@ -334,4 +275,17 @@ class Config:
     def policy_for(self, address: str) -> Policy | None:
         """The policy of a mailbox in any spelling `member` understands, None when it is not managed."""
         found = self.member(address)
-        return None if found is None else self.policies[found.domain]
+        return None if found is None else self.layers[found.domain].policy_of(found)
+
+    def exclusion_of(self, address: str, source: str, groups: frozenset[str]) -> str | None:
+        """Why a mailbox that `source` knows, and that is in these groups, is not wanted; None when it is.
+
+        The address has its domain as lower-case A-label. The text is made for people: it names the key or the pattern.
+        """
+        domain = address.rpartition("@")[2].lower()
+        selection = self.selections.get(domain)
+        return (
+            f"no domain {domain} is configured"
+            if selection is None
+            else selection.exclusion_of(address, source, groups)
+        )

@@ -79,7 +79,8 @@ def _share(value: object) -> float:
     return number
 
 
-def _path(value: object, info: ValidationInfo) -> Path:
+def local_path(value: object, info: ValidationInfo) -> Path:
+    """A path as written; a relative one counts from the configuration file."""
     if isinstance(value, Path):
         return value
     if not isinstance(value, str) or not value.strip() or "\0" in value:
@@ -123,7 +124,7 @@ def _milter_socket(value: object, info: ValidationInfo) -> str:
     if text.startswith("/"):
         kind, colon, rest = "unix", ":", text
     if kind in {"unix", "local"} and colon and rest:
-        return f"unix:{_socket_path(_path(rest, info))}"
+        return f"unix:{_socket_path(local_path(rest, info))}"
     match = _INET.match(text)
     if match is None:
         raise ValueError(f"must be unix:/path, local:/path, inet:port@host or inet6:port@host (not {shown(value)})")
@@ -184,7 +185,7 @@ def _store_url(value: object, info: ValidationInfo) -> str:
         if separator and scheme == "sqlite":
             if not rest.startswith("/") or rest in {"/", "/:memory:"}:
                 raise ValueError("must name a file: sqlite:////absolute/path or sqlite:///relative/path")
-            return f"sqlite:///{_path(rest.removeprefix('/'), info)}"
+            return f"sqlite:///{local_path(rest.removeprefix('/'), info)}"
         if separator and scheme in {"postgresql", "postgresql+psycopg"} and rest:
             return value
     # The value may hold a password, so it is not quoted.
@@ -214,6 +215,11 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _as_names(value: Any) -> Any:
+    """As `_as_tuple`, and a single name may stand without brackets."""
+    return (value,) if isinstance(value, str) else _as_tuple(value)
+
+
 def _selector(value: object) -> str:
     """RFC 6376 §3.1: a selector is one or more DNS labels."""
     if isinstance(value, str) and len(value) <= 200 and _HOST.match(value.replace("_", "-")):
@@ -224,8 +230,8 @@ def _selector(value: object) -> str:
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 LastingDuration = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_lasting)]
 Share = Annotated[float, BeforeValidator(_share)]
-FilePath = Annotated[Path, BeforeValidator(_path)]
-SocketPath = Annotated[Path, BeforeValidator(_path), AfterValidator(_socket_path)]
+FilePath = Annotated[Path, BeforeValidator(local_path)]
+SocketPath = Annotated[Path, BeforeValidator(local_path), AfterValidator(_socket_path)]
 Nameserver = Annotated[Endpoint, BeforeValidator(_endpoint)]
 MilterSocket = Annotated[str, BeforeValidator(_milter_socket)]
 Host = Annotated[str, BeforeValidator(_host)]
@@ -238,3 +244,4 @@ Selector = Annotated[str, BeforeValidator(_selector)]
 Contact = Annotated[str, BeforeValidator(_contact)]
 T = TypeVar("T")
 Several = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
+OneOrSeveral = Annotated[tuple[T, ...], BeforeValidator(_as_names)]

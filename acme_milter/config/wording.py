@@ -133,8 +133,6 @@ def _missing(owners: list[type[BaseModel]], key: str) -> str:
         return "is missing: external account binding needs both kid and hmac"
     if key == "directory":
         return "is missing: the https:// URL of the authority's ACME directory"
-    if key == "mailboxes":
-        return "is missing, for example: mailboxes: {list: [alice@example.org]}"
     return "is missing"
 
 

@@ -31,6 +31,7 @@ from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.order_driver import OrderDriver
 from acme_milter.worker.responder import Responder
 from acme_milter.worker.scheduler import Scheduler
+from acme_milter.worker.standing_config import StandingConfig
 from acme_milter.worker.vault import Vault
 
 INTAKE_MODE = 0o660  # the milter runs as another user, in the socket's group
@@ -48,7 +49,7 @@ class Worker:
     """All parts of the role, in the order in which they need each other. Ready once ``start`` returns."""
 
     def __init__(self, config: Config, clock: Clock | None = None) -> None:
-        self._config = config
+        self._standing = StandingConfig(config)
         self._clock = clock or Clock()
         self._database = Database(config.store.url)
         self._keyd = KeydClient(config.keys.socket, timeout=KEYD_TIMEOUT)
@@ -62,7 +63,7 @@ class Worker:
 
     def config(self) -> Config:
         """The configuration in force; every part asks for it anew, so that it can be swapped whole."""
-        return self._config
+        return self._standing.current()
 
     def start(self, stop: threading.Event) -> None:
         """Raises StoreUnusable, SealedUnderAnotherKey, AddressInUse, SigningKeyUnavailable, and StoppedEarly."""
@@ -72,7 +73,7 @@ class Worker:
         with self._database.write() as connection:
             identity.bind(connection, sealing_key_id(data_key))
         vault = Vault(data_key)
-        config = self._config
+        config = self.config()
         self._scheduler = scheduler = self._make_scheduler(vault)
         lookup = KeyLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())
         intake = Intake(
@@ -133,7 +134,7 @@ class Worker:
         return Chores([Chore("janitor", EVERY, tidy)], self._clock)
 
     def _make_scheduler(self, vault: Vault) -> Scheduler:
-        place = f"{socket.gethostname()}:{self._config.worker.control_socket}"
+        place = f"{socket.gethostname()}:{self.config().worker.control_socket}"
         owner = f"{place}#{secrets.token_hex(4)}"  # a predecessor that is still asleep somewhere must not pass for us
         desk = OrderDesk(
             config=self.config,
@@ -159,7 +160,7 @@ class Worker:
             driver=OrderDriver(desk),
             responder=responder,
             clock=self._clock.now,
-            threads=self._config.worker.threads,
+            threads=self.config().worker.threads,
         )
 
 

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What holds for mailboxes, as written: for everybody, for a domain, for a group of its mailboxes, for one of them."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from acme_milter.config.patterns import Pattern, first_match, read_pattern
+from acme_milter.config.section import Section
+from acme_milter.config.values import Duration, FilePath, Host, LastingDuration, OneOrSeveral, Selector, Several, Share
+
+Mode = Literal["enforce", "observe"]
+OnSuccess = Literal["discard", "deliver"]
+KeyAlgorithm = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
+
+
+class CertificatePolicy(Section):
+    """What kind of certificate."""
+
+    key: KeyAlgorithm = "rsa3072"
+
+
+class DkimKey(Section):
+    """The reply is signed by us, d= being the mailbox's domain."""
+
+    selector: Selector
+    key_file: FilePath
+
+
+def _dkim_kind(value: object) -> str:
+    return "key" if isinstance(value, dict | DkimKey) else "relay"
+
+
+Dkim = Annotated[Annotated[Literal["relay"], Tag("relay")] | Annotated[DkimKey, Tag("key")], Discriminator(_dkim_kind)]
+
+
+class ReplyPolicy(Section):
+    """How the reply leaves: by SMTP to this Postfix, which signs it ("relay"), or signed before that by us."""
+
+    host: Host = "127.0.0.1"
+    port: int = Field(default=10028, ge=1, le=65535)
+    dkim: Dkim = "relay"
+
+
+class RenewalPolicy(Section):
+    """When and how a certificate is renewed, unless the authority names a window (RFC 9773), which then wins.
+
+    `at` is a share of the lifetime, the latest planned moment; `spread` is how much earlier it may be, so that what
+    was issued in one week is not renewed in one week; auto is a third of the lifetime.
+    """
+
+    at: Share = 0.67
+    spread: Duration | Literal["auto"] = "auto"
+    key: Literal["rotate", "reuse"] = "rotate"
+    keep_old_keys: LastingDuration = timedelta(days=3650)
+
+
+class LeaversPolicy(Section):
+    """What becomes of a certificate whose mailbox is gone: `after` that long without it, it is not renewed any more,
+    and revoked with `reason` (RFC 5280 §5.3.1) when `revoke` says so.
+    """
+
+    after: Duration = timedelta(days=14)
+    revoke: bool = False
+    reason: Literal["unspecified", "affiliation-changed", "cessation-of-operation"] = "affiliation-changed"
+
+
+class SafetyPolicy(Section):
+    """When to stop and ask instead of guessing. Only `defaults` has it: it looks at whole sources."""
+
+    max_new_per_run: int = Field(default=500, ge=0, le=1_000_000)
+    max_leavers_per_run: int = Field(default=25, ge=0, le=1_000_000)
+    max_source_change: Share = 0.1
+
+
+class Policy(Section):
+    """What holds for the mailboxes of a domain. `authorities` is in order of preference, never empty in force.
+
+    `joiners`: whether a mailbox that comes after the first day gets its certificate by itself.
+    """
+
+    mode: Mode = "enforce"
+    authorities: Several[str] = ()
+    certificate: CertificatePolicy = CertificatePolicy()
+    reply: ReplyPolicy = ReplyPolicy()
+    on_success: OnSuccess = "discard"
+    joiners: Literal["automatic", "ask"] = "automatic"
+    renewal: RenewalPolicy = RenewalPolicy()
+    leavers: LeaversPolicy = LeaversPolicy()
+
+    def overridden_by(self, other: "Policy") -> "Policy":
+        """This policy with the keys that were written in `other`; maps merge, lists replace."""
+        return _merged(self, other, Policy)
+
+
+def _group_name(value: object) -> Pattern:
+    if isinstance(value, str) and value:
+        return Pattern.of_group(value)
+    raise ValueError("must be the name of a group, as the source has it")
+
+
+GroupName = Annotated[Pattern, BeforeValidator(_group_name)]
+AddressPattern = Annotated[Pattern, BeforeValidator(read_pattern)]
+
+
+class GroupMatch(Section):
+    """Whom a group's keys are for: members of one of `group`'s groups, addresses that match; both, where both stand."""
+
+    group: OneOrSeveral[GroupName] = ()
+    address: OneOrSeveral[AddressPattern] = ()
+
+    @model_validator(mode="after")
+    def _not_everybody(self) -> Self:
+        if not self.group and not self.address:
+            raise ValueError("must have group, address or both")
+        return self
+
+    def matches(self, address: str, groups: frozenset[str]) -> bool:
+        """Whether a mailbox that is in these groups is meant; a group's name may be in any case."""
+        if self.group and not any(pattern.matches(address, groups) for pattern in self.group):
+            return False
+        return not self.address or first_match(self.address, address) is not None
+
+
+class MailboxGroup(Policy):
+    """Some of a domain's mailboxes, and whatever of the policy differs for them."""
+
+    match: GroupMatch
+
+
+class MailboxesSection(Section):
+    """Which mailboxes: those listed here, and of the sources' those that are included and not excluded.
+
+    The first of `groups` that matches a mailbox counts; `overrides` are single mailboxes.
+    """
+
+    list: Several[str] = Field(default=(), repr=False)
+    include: Several[AddressPattern] = (Pattern.of_addresses("*"),)
+    exclude: Several[AddressPattern] = ()
+    groups: Several[MailboxGroup] = ()
+    overrides: Mapping[str, Policy] = Field(default={}, repr=False)
+
+
+class Domain(Policy):
+    """A mail domain: its mailboxes, and whatever of the policy differs from the defaults."""
+
+    source: OneOrSeveral[str] = ()
+    mailboxes: MailboxesSection = MailboxesSection()
+
+
+S = TypeVar("S", bound=Section)
+
+
+def _merged(base: S, over: Section, model: type[S]) -> S:
+    changes: dict[str, object] = {}
+    for name in over.model_fields_set & model.model_fields.keys():
+        mine, theirs = getattr(base, name), getattr(over, name)
+        same_kind = isinstance(mine, Section) and type(mine) is type(theirs) and not isinstance(mine, DkimKey)
+        changes[name] = _merged(mine, theirs, type(mine)) if same_kind else theirs
+    return base.model_copy(update=changes)
+
+
+class Defaults(Policy):
+    """What holds everywhere unless a domain says otherwise, and the guards."""
+
+    safety: SafetyPolicy = SafetyPolicy()

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The configuration in force: what the file says, with the mailboxes that the sources brought."""
+
+import threading
+from collections.abc import Iterable
+
+from acme_milter.config.fault import Fault
+from acme_milter.config.member import Member
+from acme_milter.config.schema import Config
+
+
+class StandingConfig:
+    """Safe for any number of threads. Whoever asks gets a whole configuration, the old one or the new one.
+
+    ``last_faults`` are why the last reload was refused; empty when the file that is there is the one in force.
+    """
+
+    def __init__(self, file_config: Config) -> None:
+        self._lock = threading.Lock()
+        self._file = file_config
+        self._members: tuple[Member, ...] = ()
+        self._current = file_config
+        self.last_faults: tuple[Fault, ...] = ()
+
+    def current(self) -> Config:
+        """The configuration in force, with every managed mailbox."""
+        return self._current
+
+    def replace_file(self, config: Config) -> None:
+        """The file says something else now; the sources' mailboxes stay, as far as their domains are configured."""
+        with self._lock:
+            self._file = config
+            self._current = config.with_members(self._members)
+            self.last_faults = ()
+
+    def replace_members(self, members: Iterable[Member]) -> None:
+        """All mailboxes of all sources, those that are managed."""
+        with self._lock:
+            self._members = tuple(members)
+            self._current = self._file.with_members(self._members)
+
+    def refused(self, faults: Iterable[Fault]) -> None:
+        """A reload found these; what was in force stays in force."""
+        self.last_faults = tuple(faults)

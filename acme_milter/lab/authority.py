@@ -104,6 +104,10 @@ class AuthorityLab:
         """Change faults while it runs."""
         self._call("POST", "chaos", json=knobs)
 
+    def set_clock(self, ahead_seconds: float) -> None:
+        """Date everything but the TLS certificate so many seconds later than the machine would."""
+        self._call("POST", "clock", json={"ahead_seconds": ahead_seconds})
+
     def reset_knobs(self) -> None:
         self._call("DELETE", "chaos")
 
@@ -114,6 +118,11 @@ class AuthorityLab:
     def orders(self) -> list[dict[str, Any]]:
         orders: list[dict[str, Any]] = self._call("GET", "orders")["orders"]
         return orders
+
+    def certificates(self) -> list[dict[str, Any]]:
+        """Everything it ever issued."""
+        certificates: list[dict[str, Any]] = self._call("GET", "certificates")["certificates"]
+        return certificates
 
     def log_text(self) -> str:
         return self._process.log.read_text(errors="replace")

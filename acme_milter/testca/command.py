@@ -57,6 +57,7 @@ def _lower(_context: click.Context, _parameter: click.Parameter, value: str) -> 
 @click.option("--seed", type=int, help="Seed of the dice that percentages are thrown with.")
 @click.option("--senders", type=click.IntRange(1, 32), default=4, help="Parallel SMTP connections for challenges.")
 @click.option("--first-pause", type=click.FloatRange(0.01), default=1.0, help="Seconds to the first SMTP retry.")
+@click.option("--events", type=click.IntRange(1), help="Keep only so many events of the history; default: all.")
 @click.option("--knobs", is_flag=True, is_eager=True, expose_value=False, callback=_show_knobs, help="List the knobs.")
 @click.version_option(__version__)
 def testca(

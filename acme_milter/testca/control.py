@@ -95,6 +95,7 @@ def orders_page(desk: Desk) -> Page:
                 "identifiers": list(order.identifiers),
                 "status": order.status.value,
                 "certificate": order.certificate,
+                "created": order.created.isoformat(),
                 "authorizations": {
                     name: {
                         "status": ledger.authorizations[name].status.value,
@@ -106,6 +107,47 @@ def orders_page(desk: Desk) -> Page:
             for order in ledger.orders.values()
         ]
         return JSONResponse({"orders": orders})
+
+    return page
+
+
+def certificates_page(desk: Desk) -> Page:
+    """GET: every certificate ever issued, and whether it was revoked, for a checker at the end of a run."""
+
+    async def page(_request: Request) -> Response:
+        certificates = [
+            {
+                "serial": issued.serial,
+                "identifiers": list(issued.identifiers),
+                "not_before": issued.not_before.isoformat(),
+                "not_after": issued.not_after.isoformat(),
+                "revoked": issued.revoked and issued.revoked.isoformat(),
+                "reason": issued.reason,
+            }
+            for issued in desk.office.ledger.certificates.values()
+        ]
+        return JSONResponse({"certificates": certificates})
+
+    return page
+
+
+def clock_page(desk: Desk) -> Page:
+    """GET: the CA's time. POST {"ahead_seconds": N}: all it dates from now on is N seconds ahead of the machine.
+
+    Its TLS certificate stays of the machine's time, since clients check that by theirs.
+    """
+
+    async def page(request: Request) -> Response:
+        clock = desk.office.clock
+        if request.method == "POST":
+            try:
+                document = await _object(request)
+                if set(document) != {"ahead_seconds"}:
+                    return _refused("the one member is ahead_seconds")
+                clock.set_ahead(document["ahead_seconds"])
+            except ValueError as error:
+                return _refused(str(error))
+        return JSONResponse({"now": clock().isoformat(), "ahead_seconds": clock.ahead.total_seconds()})
 
     return page
 

@@ -4,6 +4,8 @@
 import asyncio
 import base64
 import hashlib
+import itertools
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -56,22 +58,24 @@ class Entry:
 
 
 class History:
-    """An append-only list, written and read on the event loop's thread alone."""
+    """An append-only list, written and read on the event loop's thread alone; `most` is how many it remembers."""
 
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    def __init__(self, clock: Callable[[], datetime], *, most: int | None = None) -> None:
         self._clock = clock
-        self._entries: list[Entry] = []
+        self._entries: deque[Entry] = deque(maxlen=most)
+        self._last = 0
         self._waiters: set[asyncio.Event] = set()
         self._stopped = False
 
     @property
     def last(self) -> int:
         """The number of the newest event, 0 when there is none."""
-        return len(self._entries)
+        return self._last
 
     def add(self, kind: Happening, *, raw: bytes | None = None, **details: object) -> Entry:
         """Append an event and wake whoever waits for one."""
-        entry = Entry(len(self._entries) + 1, self._clock(), kind, details, raw)
+        self._last += 1
+        entry = Entry(self._last, self._clock(), kind, details, raw)
         self._entries.append(entry)
         self._wake()
         return entry
@@ -87,7 +91,8 @@ class History:
 
     def select(self, after: int, kinds: Collection[Happening]) -> list[Entry]:
         """Return the events with a number above `after`, of these kinds (all when empty)."""
-        return [entry for entry in self._entries[after:] if not kinds or entry.kind in kinds]
+        known = max(after - (self._last - len(self._entries)), 0)
+        return [entry for entry in itertools.islice(self._entries, known, None) if not kinds or entry.kind in kinds]
 
     async def wait(self, after: int, kinds: Collection[Happening], seconds: float) -> list[Entry]:
         """Return as `select` does, but wait up to `seconds` for the first event."""

@@ -80,6 +80,7 @@ class Order:
     account: str
     identifiers: tuple[str, ...]
     authorizations: tuple[str, ...]
+    created: datetime
     expires: datetime
     profile: str
     not_before: datetime | None = None

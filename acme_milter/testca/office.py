@@ -4,11 +4,11 @@
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from acme_milter.testca.chaos import Chaos
+from acme_milter.testca.clock import Clock
 from acme_milter.testca.dkim_keys import DkimKeys
 from acme_milter.testca.encoding import to_base64url
 from acme_milter.testca.history import History
@@ -39,6 +39,7 @@ class Options:
     seed: int | None = None
     senders: int = 4
     first_pause: float = 1.0
+    events: int | None = None
 
 
 class Nonces:
@@ -71,7 +72,7 @@ class Office:
 
     options: Options
     base_url: str
-    clock: Callable[[], datetime]
+    clock: Clock
     chaos: Chaos
     history: History
     ledger: Ledger

@@ -102,6 +102,7 @@ def _asked(office: Office, account: Account, payload: Mapping[str, object]) -> O
         account=account.name,
         identifiers=tuple(str(address) for address in addresses),
         authorizations=(),
+        created=office.clock(),
         expires=office.clock() + timedelta(seconds=office.chaos.seconds("ORDER_LIFETIME")),
         profile=profile,
         not_before=not_before,

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_YEARS = timedelta(days=3650)
+_YEARS = timedelta(days=7305)  # long enough for a rehearsal of many years
 _USAGE_BITS = (
     "digital_signature",
     "content_commitment",

@@ -9,12 +9,12 @@ import secrets
 import signal
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
 
 from acme_milter.testca.chaos import Chaos
+from acme_milter.testca.clock import Clock
 from acme_milter.testca.dkim_keys import open_dkim_keys
 from acme_milter.testca.exchange import Desk
 from acme_milter.testca.history import Happening, History
@@ -26,10 +26,6 @@ from acme_milter.testca.pki import open_pki
 from acme_milter.testca.postroom import Postroom
 from acme_milter.testca.reception import Mx
 from acme_milter.testca.web import OpenConnections, application, bind_tcp, https_server
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def serve(options: Options) -> int:
@@ -87,13 +83,14 @@ async def _run(options: Options) -> None:
 def _open_office(options: Options, port: int) -> Office:
     host = options.listen[0]
     base_url = f"https://{f'[{host}]' if ':' in host else host}:{port}"
-    pki = open_pki(options.state_dir, [host, "localhost", "127.0.0.1"], _now())
-    history = History(_now)
+    clock = Clock()
+    pki = open_pki(options.state_dir, [host, "localhost", "127.0.0.1"], clock())
+    history = History(clock, most=options.events)
     chaos = Chaos(options.chaos, seed=options.seed, on_strike=lambda name: history.add(Happening.FAULT, knob=name))
     return Office(
         options=replace(options, listen=(host, port)),
         base_url=base_url,
-        clock=_now,
+        clock=clock,
         chaos=chaos,
         history=history,
         ledger=Ledger(),

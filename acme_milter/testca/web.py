@@ -6,17 +6,20 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator, Mapping
+from email.utils import format_datetime
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ExceptionHandler
+from starlette.types import ASGIApp, ExceptionHandler, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from acme_milter.testca import accounts, authorizations, certificates, control, orders
+from acme_milter.testca.clock import Clock
 from acme_milter.testca.encoding import to_json
 from acme_milter.testca.exchange import (
     Answer,
@@ -112,10 +115,30 @@ def application(desk: Desk, records: Mapping[str, list[str]]) -> Starlette:
             Route("/control/chaos", control.chaos_page(desk), methods=["GET", "POST", "DELETE"]),
             Route("/control/dns", control.dns_page(desk, records), methods=["GET"]),
             Route("/control/orders", control.orders_page(desk), methods=["GET"]),
+            Route("/control/certificates", control.certificates_page(desk), methods=["GET"]),
             Route("/control/mail", control.mail_page(desk), methods=["POST"]),
+            Route("/control/clock", control.clock_page(desk), methods=["GET", "POST"]),
         ],
+        middleware=[Middleware(_Dated, clock=office.clock)],
         exception_handlers=handlers,
     )
+
+
+class _Dated:
+    """Puts the CA's own time into every answer's Date (RFC 9110 §6.6.1)."""
+
+    def __init__(self, app: ASGIApp, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = format_datetime(self._clock(), usegmt=True).encode("ascii")
+                message["headers"] = [*message.get("headers", ()), (b"date", date)]
+            await send(message)
+
+        await self._app(scope, receive, dated)
 
 
 class OpenConnections:
@@ -169,6 +192,7 @@ def https_server(app: Starlette, pki: Pki, connections: OpenConnections) -> uvic
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            date_header=False,  # uvicorn's is the machine's time
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
             ssl_certfile=str(pki.tls_certificate),

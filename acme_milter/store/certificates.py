@@ -30,7 +30,11 @@ class StoredCertificate:
 
 
 def insert(connection: sa.Connection, stored: StoredCertificate) -> None:
+    """Store a certificate, and tell its enrollment until when it lasts."""
     connection.execute(table.insert().values({column.name: getattr(stored, column.name) for column in table.columns}))
+    connection.execute(
+        enrollment.update().where(enrollment.c.id == stored.enrollment_id).values(not_after=stored.not_after)
+    )
 
 
 def get(connection: sa.Connection, certificate_id: str) -> StoredCertificate:

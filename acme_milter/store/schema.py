@@ -128,6 +128,7 @@ enrollment = sa.Table(
     sa.Column("cause", sa.Text, nullable=False, server_default="asked"),
     _text("replaces_id", nullable=True),  # the certificate that this one is to take the place of
     _text("bulk_run_id", nullable=True),
+    _instant("not_after", nullable=True),  # its certificate's, written with it: an overview must not open a million
     # The lease is the scheduler's, not the enrollment's: who works on the row just now, and until when.
     _text("lease_owner", nullable=True),
     _instant("lease_until", nullable=True),
@@ -139,6 +140,17 @@ sa.Index("ix_enrollment_authority_state", enrollment.c.authority, enrollment.c.s
 # What an authority's budgets are counted from: orders begun, and orders that ended.
 sa.Index("ix_enrollment_authority_began", enrollment.c.authority, enrollment.c.began_ordering_at)
 sa.Index("ix_enrollment_authority_state_since", enrollment.c.authority, enrollment.c.state, enrollment.c.state_since)
+# Who has a certificate, and until when: answered from the index alone (`state` is in it because SQLite wants it so).
+_active = sa.text("state = 'active'")
+sa.Index(
+    "ix_enrollment_active",
+    enrollment.c.not_after,
+    enrollment.c.address,
+    enrollment.c.principal,
+    enrollment.c.state,
+    sqlite_where=_active,
+    postgresql_where=_active,
+)
 sa.Index(
     "uq_enrollment_open",  # nothing in a challenge mail names its order, so a second open one could not be told apart
     enrollment.c.address,
@@ -164,6 +176,8 @@ challenge_mail = sa.Table(
     sqlite_strict=True,
 )
 
+sa.Index("ix_challenge_mail_accepted", challenge_mail.c.accepted_at)
+
 outbox = sa.Table(
     "outbox",
     metadata,
@@ -188,6 +202,7 @@ outbox = sa.Table(
 )
 sa.Index("ix_outbox_due", outbox.c.next_attempt_at)
 sa.Index("ix_outbox_enrollment", outbox.c.enrollment_id)
+sa.Index("ix_outbox_sent", outbox.c.sent_at)
 
 certificate = sa.Table(
     "certificate",
@@ -207,6 +222,7 @@ certificate = sa.Table(
     sqlite_strict=True,
 )
 sa.Index("ix_certificate_authority_not_after", certificate.c.authority, certificate.c.not_after)
+sa.Index("ix_certificate_stored", certificate.c.stored_at)
 sa.Index("ix_certificate_serial", certificate.c.serial)
 sa.Index("ix_certificate_address", certificate.c.address)
 sa.Index("ix_certificate_enrollment", certificate.c.enrollment_id)
@@ -241,6 +257,7 @@ mailbox = sa.Table(
     _text("domain"),
     _text("source"),
     _text("principal"),  # whose keys: the source's id for the person, or the address where it has none
+    _text("person_id", nullable=True),  # what the source calls the person now; the principal may be older than that
     _text("person_name", nullable=True),
     _text("groups"),  # JSON list
     _text("came_as"),  # mailboxes.record.CameAs: there from the first day on, or joined later
@@ -269,6 +286,7 @@ hold = sa.Table(
     _text("name", primary_key=True),
     _instant("since"),
     _text("reason"),
+    _integer("size"),  # how many it is about: a release lets that many through, not any number
     _instant("released_at", nullable=True),
     sqlite_strict=True,
 )

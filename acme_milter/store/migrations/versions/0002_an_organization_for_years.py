@@ -12,6 +12,7 @@ INSTANT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     _people()
+    _overviews()
     _mailboxes()
     _renewals()
     _runs()
@@ -33,6 +34,26 @@ def _people() -> None:
     op.create_index("ix_audit_address", "audit", ["address"])
 
 
+def _overviews() -> None:
+    """What a screen shows of many mailboxes has to be found without reading their history."""
+    op.add_column("enrollment", sa.Column("not_after", INSTANT, nullable=True))
+    op.execute(
+        "UPDATE enrollment SET not_after ="
+        " (SELECT certificate.not_after FROM certificate WHERE certificate.id = enrollment.certificate_id)"
+    )
+    active = sa.text("state = 'active'")
+    op.create_index(
+        "ix_enrollment_active",
+        "enrollment",
+        ["not_after", "address", "principal", "state"],
+        sqlite_where=active,
+        postgresql_where=active,
+    )
+    op.create_index("ix_challenge_mail_accepted", "challenge_mail", ["accepted_at"])
+    op.create_index("ix_outbox_sent", "outbox", ["sent_at"])
+    op.create_index("ix_certificate_stored", "certificate", ["stored_at"])
+
+
 def _mailboxes() -> None:
     op.create_table(
         "mailbox",
@@ -41,6 +62,7 @@ def _mailboxes() -> None:
         sa.Column("domain", sa.Text(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("principal", sa.Text(), nullable=False),
+        sa.Column("person_id", sa.Text(), nullable=True),
         sa.Column("person_name", sa.Text(), nullable=True),
         sa.Column("groups", sa.Text(), nullable=False),
         sa.Column("came_as", sa.Text(), nullable=False),
@@ -68,6 +90,7 @@ def _mailboxes() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("since", INSTANT, nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
         sa.Column("released_at", INSTANT, nullable=True),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_hold")),
         sqlite_strict=True,

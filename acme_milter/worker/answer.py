@@ -74,7 +74,7 @@ class Answerer:
             envelope_sender=str(reply.sender),
             envelope_recipient=str(reply.recipient),
             message_id=reply.message_id,
-            sealed_reply=self._vault.seal_reply(entry_id, self._sign(reply, admission.policy.reply)),
+            sealed_reply=self._vault.seal_reply(entry_id, self._sign(reply, admission.policy.reply, now)),
             created_at=now,
             next_attempt_at=now,
         )
@@ -106,11 +106,11 @@ class Answerer:
             auto_submitted=authority.auto_submitted_reply,
         )
 
-    def _sign(self, reply: ReplyMail, settings: ReplyPolicy) -> bytes:
+    def _sign(self, reply: ReplyMail, settings: ReplyPolicy, now: datetime) -> bytes:
         """RFC 8823 §3.2 item 9: the reply is DKIM-signed, by the site's signer (``relay``) or by us."""
         if settings.dkim == "relay":
             return reply.raw
-        return self._signers[reply.sender.domain].sign(reply.raw, reply.sender.domain)
+        return self._signers[reply.sender.domain].sign(reply.raw, reply.sender.domain, now=now)
 
 
 def load_signers(config: Config) -> dict[str, ReplySigner]:

@@ -97,6 +97,7 @@ class Authorities:
                 ca_bundle=authority.ca_bundle,
                 user_agent=USER_AGENT,
                 connections=authority.limits.connections,
+                clock=self._clock,
             )
         except OSError as error:
             raise AuthorityUnusable(

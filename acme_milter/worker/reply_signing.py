@@ -8,7 +8,7 @@ whose RSA is ten times as fast.
 import base64
 import hashlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -82,16 +82,16 @@ class ReplySigner:
             raise UnusableSigningKey(f"the DKIM key file cannot be read: {problem.strerror}") from None
         self._key = SigningKey.from_pem(selector, pem)
 
-    def sign(self, raw: bytes, domain: str, *, now: datetime | None = None) -> bytes:
+    def sign(self, raw: bytes, domain: str, *, now: datetime) -> bytes:
         """`raw` (CRLF throughout) with one DKIM-Signature of d=`domain` (lower-case A-labels) on top.
 
-        `now` is the t= to state, the present by default.
+        `now` is the t= to state.
         """
         key = self._key
         headers, body = split_message(raw)
         canonical_body = Relaxed.canonicalize_body(body)
         body_hash = base64.b64encode(hashlib.sha256(canonical_body).digest()).decode("ascii")
-        stamp = int((now or datetime.now(UTC)).timestamp())
+        stamp = int(now.timestamp())
         value = _fold(
             [
                 "v=1;",

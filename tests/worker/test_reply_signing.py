@@ -147,7 +147,7 @@ def test_long_selector_and_domain_are_folded_within_the_limits(tmp_path: Path) -
     file = tmp_path / "key.pem"
     file.write_bytes(pem(RSA.private))
     domain = ".".join(["d" * 60] * 4)
-    signed = ReplySigner("s" * 63, file).sign(reply(), domain)
+    signed = ReplySigner("s" * 63, file).sign(reply(), domain, now=NOW)
     parse_signature(0, signature_tags(split_message(signed)[0].fields[0].value))
 
 

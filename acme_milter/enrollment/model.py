@@ -32,6 +32,7 @@ class Cause(enum.StrEnum):
     BULK = "bulk"  # a bulk run came to this mailbox
     JOINER = "joiner"  # a source brought the mailbox
     RENEWAL = "renewal"  # the certificate's time had come
+    URGENT = "urgent-renewal"  # its authority wants it replaced, or its end is near
 
 
 BACKGROUND_CAUSES = frozenset({Cause.JOINER, Cause.RENEWAL})

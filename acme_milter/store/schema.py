@@ -134,11 +134,22 @@ enrollment = sa.Table(
     _instant("lease_until", nullable=True),
     sqlite_strict=True,
 )
-sa.Index("ix_enrollment_due", enrollment.c.next_attempt_at)
+# What is due, with those apart that have not begun: a hundred thousand of them must not stand in the others' way.
+_begun = sa.text("state <> 'planned'")
+sa.Index("ix_enrollment_due", enrollment.c.next_attempt_at, sqlite_where=_begun, postgresql_where=_begun)
+sa.Index(
+    "ix_enrollment_authority_waiting",
+    enrollment.c.authority,
+    enrollment.c.state,
+    enrollment.c.cause,
+    enrollment.c.next_attempt_at,
+)
+_leased = sa.text("lease_until IS NOT NULL")
+sa.Index("ix_enrollment_leased", enrollment.c.lease_until, sqlite_where=_leased, postgresql_where=_leased)
 sa.Index("ix_enrollment_address", enrollment.c.address)
-sa.Index("ix_enrollment_authority_state", enrollment.c.authority, enrollment.c.state)
-# What an authority's budgets are counted from: orders begun, and orders that ended.
-sa.Index("ix_enrollment_authority_began", enrollment.c.authority, enrollment.c.began_ordering_at)
+# What an authority's budgets are counted from: enrollments opened, orders begun, and orders that ended.
+sa.Index("ix_enrollment_authority_opened", enrollment.c.authority, enrollment.c.cause, enrollment.c.opened_at)
+sa.Index("ix_enrollment_authority_began", enrollment.c.authority, enrollment.c.began_ordering_at, enrollment.c.cause)
 sa.Index("ix_enrollment_authority_state_since", enrollment.c.authority, enrollment.c.state, enrollment.c.state_since)
 # Who has a certificate, and until when: answered from the index alone (`state` is in it because SQLite wants it so).
 _active = sa.text("state = 'active'")
@@ -299,6 +310,7 @@ renewal = sa.Table(
     _text("address"),
     _instant("due_at"),
     _integer("day"),  # of due_at, in days since 1970, as counted in renewal_day
+    _instant("urgent_at"),  # from then on it does not wait for the background's pace
     _instant("window_start", nullable=True),
     _instant("window_end", nullable=True),
     _text("explanation_url", nullable=True),
@@ -307,7 +319,9 @@ renewal = sa.Table(
     sqlite_strict=True,
 )
 sa.Index("ix_renewal_due", renewal.c.authority, renewal.c.due_at)
+sa.Index("ix_renewal_urgent", renewal.c.authority, renewal.c.urgent_at)
 sa.Index("ix_renewal_ask", renewal.c.authority, renewal.c.ask_at)
+sa.Index("ix_renewal_address", renewal.c.address)
 
 renewal_day = sa.Table(
     "renewal_day",  # the forecast: how many renewals fall on each day

@@ -12,6 +12,7 @@ INSTANT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     _people()
+    _queues()
     _overviews()
     _mailboxes()
     _renewals()
@@ -27,11 +28,22 @@ def _people() -> None:
     op.add_column("certificate", sa.Column("principal", sa.Text(), nullable=False, server_default=""))
     op.execute("UPDATE enrollment SET principal = address")
     op.execute("UPDATE certificate SET principal = address")
-    op.create_index("ix_enrollment_authority_began", "enrollment", ["authority", "began_ordering_at"])
+    op.create_index("ix_enrollment_authority_opened", "enrollment", ["authority", "cause", "opened_at"])
+    op.create_index("ix_enrollment_authority_began", "enrollment", ["authority", "began_ordering_at", "cause"])
     op.create_index("ix_enrollment_authority_state_since", "enrollment", ["authority", "state", "state_since"])
     op.create_index("ix_certificate_authority_not_after", "certificate", ["authority", "not_after"])
     op.create_index("ix_certificate_serial", "certificate", ["serial"])
     op.create_index("ix_audit_address", "audit", ["address"])
+
+
+def _queues() -> None:
+    """What is due, apart from what has not begun: each is found without reading the other."""
+    op.drop_index("ix_enrollment_due", "enrollment")
+    op.drop_index("ix_enrollment_authority_state", "enrollment")
+    begun, leased = sa.text("state <> 'planned'"), sa.text("lease_until IS NOT NULL")
+    op.create_index("ix_enrollment_due", "enrollment", ["next_attempt_at"], sqlite_where=begun, postgresql_where=begun)
+    op.create_index("ix_enrollment_authority_waiting", "enrollment", ["authority", "state", "cause", "next_attempt_at"])
+    op.create_index("ix_enrollment_leased", "enrollment", ["lease_until"], sqlite_where=leased, postgresql_where=leased)
 
 
 def _overviews() -> None:
@@ -105,6 +117,7 @@ def _renewals() -> None:
         sa.Column("address", sa.Text(), nullable=False),
         sa.Column("due_at", INSTANT, nullable=False),
         sa.Column("day", sa.Integer(), nullable=False),
+        sa.Column("urgent_at", INSTANT, nullable=False),
         sa.Column("window_start", INSTANT, nullable=True),
         sa.Column("window_end", INSTANT, nullable=True),
         sa.Column("explanation_url", sa.Text(), nullable=True),
@@ -114,7 +127,9 @@ def _renewals() -> None:
         sqlite_strict=True,
     )
     op.create_index("ix_renewal_due", "renewal", ["authority", "due_at"])
+    op.create_index("ix_renewal_urgent", "renewal", ["authority", "urgent_at"])
     op.create_index("ix_renewal_ask", "renewal", ["authority", "ask_at"])
+    op.create_index("ix_renewal_address", "renewal", ["address"])
     op.create_table(
         "renewal_day",
         sa.Column("authority", sa.Text(), nullable=False),

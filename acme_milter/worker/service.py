@@ -33,6 +33,7 @@ from acme_milter.worker.responder import Responder
 from acme_milter.worker.scheduler import Scheduler
 from acme_milter.worker.standing_config import StandingConfig
 from acme_milter.worker.vault import Vault
+from acme_milter.worker.view_call import ViewCall
 
 INTAKE_MODE = 0o660  # the milter runs as another user, in the socket's group
 CONTROL_MODE = 0o600
@@ -120,7 +121,8 @@ class Worker:
         enrolling = Enrolling(
             config=self.config, database=self._database, clock=self._clock.now, work_is_due=scheduler.wake
         )
-        return Control({"enroll": enrolling.answer})
+        views = ViewCall(config=self.config, database=self._database, clock=self._clock.now)
+        return Control({"enroll": enrolling.answer, "view": views.answer})
 
     def _make_chores(self) -> Chores:
         janitor = Janitor(database=self._database, clock=self._clock.now)

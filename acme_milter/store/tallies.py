@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Counts for a screen: each is answered from an index, however many mailboxes there are and years they have behind.
+
+Sets of mailboxes come as one long string: fetching 100 000 rows would take several times as long as finding them.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import OPEN_STATES, State
+from acme_milter.store.schema import (
+    authority_pause,
+    bulk_item,
+    bulk_run,
+    certificate,
+    challenge_mail,
+    enrollment,
+    mailbox,
+    outbox,
+    renewal,
+    revocation,
+)
+
+OF = "\x1f"
+"""Between an address and its principal; neither can hold a control character."""
+
+# Written out, not bound: a partial index serves only a condition that can be seen to be its own.
+ACTIVE = sa.text(f"enrollment.state = '{State.ACTIVE}'")
+OPEN = sa.text("enrollment.state IN ({})".format(", ".join(f"'{state}'" for state in sorted(OPEN_STATES))))
+
+
+def holders(connection: sa.Connection, now: datetime) -> set[str]:
+    """Who has a valid certificate: ``address OF principal``."""
+    pair = enrollment.c.address + sa.literal(OF) + enrollment.c.principal
+    return _one_string(connection, pair, ACTIVE, enrollment.c.not_after > now)
+
+
+def with_open_enrollment(connection: sa.Connection) -> set[str]:
+    """Addresses for which something is under way."""
+    return _one_string(connection, enrollment.c.address, OPEN)
+
+
+def with_failure(connection: sa.Connection, authorities: Sequence[str]) -> set[str]:
+    """Addresses with an order at one of the ``authorities`` that failed and was not ordered again by itself.
+
+    A later success is not looked at: take away those who have a certificate.
+    """
+    failed = enrollment.c.state == State.FAILED.value
+    return _one_string(
+        connection,
+        enrollment.c.address,
+        enrollment.c.authority.in_(authorities),
+        failed,
+        enrollment.c.successor_id.is_(None),
+    )
+
+
+def missing(connection: sa.Connection) -> set[str]:
+    """Managed addresses that their source does not have any more."""
+    return _one_string(connection, mailbox.c.address, mailbox.c.missing_since.is_not(None), mailbox.c.left_at.is_(None))
+
+
+def _one_string(
+    connection: sa.Connection, what: sa.ColumnElement[str], *conditions: sa.ColumnElement[bool] | sa.TextClause
+) -> set[str]:
+    joined: str | None = connection.execute(
+        sa.select(sa.func.aggregate_strings(what, "\n")).where(*conditions)
+    ).scalar_one()
+    return set() if joined is None else set(joined.split("\n"))
+
+
+def open_states(connection: sa.Connection) -> dict[State, int]:
+    """Enrollments under way, by state."""
+    rows = connection.execute(
+        sa.select(enrollment.c.state, sa.func.count().label("number")).where(OPEN).group_by(enrollment.c.state)
+    )
+    return {State(row.state): row.number for row in rows}
+
+
+def since(connection: sa.Connection, start: datetime, authorities: Sequence[str]) -> dict[str, int]:
+    """The funnel from ``start`` on: orders begun, challenge mails let in, replies handed over, issued, failed."""
+    return {
+        "ordered": sum(ordered(connection, start, authorities).values()),
+        "challenge_mails": _count(connection, challenge_mail.c.accepted_at >= start),
+        "replies": _count(connection, outbox.c.sent_at >= start),
+        "issued": _count(connection, certificate.c.stored_at >= start),
+        "failed": sum(failed(connection, start, authorities).values()),
+    }
+
+
+def ordered(connection: sa.Connection, start: datetime, authorities: Sequence[str]) -> dict[str, int]:
+    """Orders begun from ``start`` on, by authority."""
+    return _by_authority(connection, authorities, enrollment.c.began_ordering_at >= start)
+
+
+def failed(connection: sa.Connection, start: datetime, authorities: Sequence[str]) -> dict[str, int]:
+    """Orders that failed from ``start`` on, by authority."""
+    return _by_authority(
+        connection, authorities, enrollment.c.state == State.FAILED.value, enrollment.c.state_since >= start
+    )
+
+
+def _by_authority(
+    connection: sa.Connection, authorities: Sequence[str], *conditions: sa.ColumnElement[bool]
+) -> dict[str, int]:
+    found = connection.execute(
+        sa.select(enrollment.c.authority, sa.func.count().label("number"))
+        .where(enrollment.c.authority.in_(authorities), *conditions)
+        .group_by(enrollment.c.authority)
+    )
+    return dict.fromkeys(authorities, 0) | {row.authority: row.number for row in found}
+
+
+def expiring(connection: sa.Connection, after: datetime, until: datetime) -> int:
+    """Active certificates whose end lies in this time."""
+    return _count(connection, ACTIVE, enrollment.c.not_after > after, enrollment.c.not_after <= until)
+
+
+def renewals_due(connection: sa.Connection, until: datetime, authorities: Sequence[str]) -> int:
+    """Renewals planned for a time up to ``until`` that have not been opened yet."""
+    mine = renewal.c.authority.in_(authorities)
+    return _count(connection, mine, renewal.c.due_at <= until, renewal.c.opened_at.is_(None))
+
+
+def revocations(connection: sa.Connection) -> tuple[int, int]:
+    """(still to be done, given up)."""
+    return (
+        _count(connection, revocation.c.next_attempt_at.is_not(None)),
+        _count(connection, revocation.c.next_attempt_at.is_(None), revocation.c.done_at.is_(None)),
+    )
+
+
+def _count(connection: sa.Connection, *conditions: sa.ColumnElement[bool] | sa.TextClause) -> int:
+    number: int = connection.execute(sa.select(sa.func.count()).where(*conditions)).scalar_one()
+    return number
+
+
+def pauses(connection: sa.Connection, now: datetime) -> dict[str, Mapping[str, object]]:
+    """Authorities that nothing is ordered at, with ``reason``, ``since`` and ``until`` (None: until resumed)."""
+    rows = connection.execute(
+        sa.select(authority_pause).where(sa.or_(authority_pause.c.until.is_(None), authority_pause.c.until > now))
+    )
+    return {row.authority: row._asdict() for row in rows}
+
+
+def unended_runs(connection: sa.Connection) -> list[Mapping[str, object]]:
+    """Bulk runs that have not ended, each with ``outcomes``: how many of its mailboxes are how far."""
+    found: list[Mapping[str, object]] = []
+    for row in connection.execute(
+        sa.select(bulk_run).where(bulk_run.c.ended_at.is_(None)).order_by(bulk_run.c.created_at)
+    ):
+        outcomes = connection.execute(
+            sa.select(bulk_item.c.outcome, sa.func.count().label("number"))
+            .where(bulk_item.c.run_id == row.id)
+            .group_by(bulk_item.c.outcome)
+        )
+        found.append({**row._asdict(), "outcomes": {each.outcome: each.number for each in outcomes}})
+    return found

@@ -212,7 +212,7 @@ def with_ended_enrollment(connection: sa.Connection, limit: int) -> list[Ended]:
     )
     return [
         Ended(
-            item=BulkItem(**{name: row._mapping[name] for name in _NAMES} | {"outcome": Outcome(row.outcome)}),
+            item=BulkItem(**{name: getattr(row, name) for name in _NAMES} | {"outcome": Outcome(row.outcome)}),
             state=State(row.enrollment_state),
             last_error=row.last_error,
             successor_id=row.successor_id,

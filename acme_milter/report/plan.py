@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A bulk plan: which mailboxes are to get a certificate, which are not and why, what it will take. Orders nothing."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from acme_milter.config.member import Member
+from acme_milter.config.schema import Config, Policy
+from acme_milter.report.pace import HOUR, SAMPLE, Estimate, Pace, estimate, pace_of
+from acme_milter.store import mailboxes, plan_facts
+from acme_milter.store.bulk_runs import Kind
+from acme_milter.store.plan_facts import Held
+
+LIST = "list"
+EXAMPLES = 10
+"""Mailboxes that are named for each reason why some are left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """What a mailbox must meet, all of it together; None or empty asks for nothing.
+
+    Without ``expiring``, ``issued_before`` or ``serials``, which look at its certificate, it must have none that is
+    valid. ``authority`` is whose certificate is looked at, or who is to be asked for the first one.
+    """
+
+    domains: frozenset[str] = frozenset()
+    authority: str | None = None
+    expiring: timedelta | None = None
+    issued_before: datetime | None = None
+    addresses: frozenset[str] | None = None
+    """In lower case."""
+    serials: frozenset[str] | None = None
+    """Lower-case hex without leading zeros."""
+
+    @property
+    def looks_at_certificates(self) -> bool:
+        return self.expiring is not None or self.issued_before is not None or self.serials is not None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanItem:
+    """One mailbox: from whom, for whom, and instead of which stored certificate."""
+
+    address: str
+    authority: str
+    principal: str
+    replaces_id: str | None = None
+    serial: str | None = None
+
+    @property
+    def domain(self) -> str:
+        return self.address.rpartition("@")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Excluded:
+    """Mailboxes (or serials) that were asked for and are left out for one reason; ``examples`` are the first few."""
+
+    reason: str
+    number: int
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorityShare:
+    """What an authority is to do; ``orders_last_hour`` is what of its budget is used already."""
+
+    name: str
+    number: int
+    pace: Pace
+    failed_per_hour: int
+    orders_last_hour: int
+    estimate: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """``items`` are sorted by domain and address, so that two plans can be compared line by line."""
+
+    kind: Kind
+    made_at: datetime
+    configuration: str
+    selection: Selection
+    revoke: str | None = None
+    items: tuple[PlanItem, ...] = field(repr=False)
+    excluded: tuple[Excluded, ...] = ()
+    authorities: tuple[AuthorityShare, ...] = ()
+
+    def counts(self) -> list[tuple[str, str, int]]:
+        """(domain, authority, number), sorted."""
+        numbers = Counter((item.domain, item.authority) for item in self.items)
+        return [(domain, authority, number) for (domain, authority), number in sorted(numbers.items())]
+
+    @property
+    def takes(self) -> timedelta:
+        """Authorities work at the same time: the slowest one decides."""
+        return max((share.estimate.takes for share in self.authorities), default=timedelta(0))
+
+
+@dataclass
+class _Reasons:
+    found: dict[str, list[str]] = field(default_factory=dict)
+    numbers: Counter[str] = field(default_factory=Counter)
+
+    def add(self, reason: str, name: str) -> None:
+        self.numbers[reason] += 1
+        examples = self.found.setdefault(reason, [])
+        if len(examples) < EXAMPLES:
+            examples.append(name)
+
+    def sorted(self) -> tuple[Excluded, ...]:
+        order = sorted(self.numbers.items(), key=lambda each: (-each[1], each[0]))
+        return tuple(Excluded(reason, number, tuple(sorted(self.found[reason]))) for reason, number in order)
+
+
+def make_plan(
+    connection: sa.Connection,
+    config: Config,
+    now: datetime,
+    selection: Selection,
+    *,
+    kind: Kind = Kind.ISSUE,
+    revoke: str | None = None,
+) -> Plan:
+    """Look at every mailbox of the lists and the sources. ``config`` may or may not have the sources' members.
+
+    ``revoke``: the reason with which what is replaced is revoked afterwards, a word of `enrollment.revocation_reason`.
+    """
+    maker = _Maker(connection, config, now, selection)
+    for member, obstacle in _candidates(connection, config):
+        maker.consider(member, obstacle)
+    maker.name_what_was_not_found()
+    items = sorted(maker.items, key=lambda item: (item.domain, item.address))
+    return Plan(
+        kind=kind,
+        made_at=now,
+        configuration=str(config.path),
+        selection=selection,
+        revoke=revoke,
+        items=tuple(items),
+        excluded=maker.reasons.sorted(),
+        authorities=shares(connection, config, now, Counter(item.authority for item in items)),
+    )
+
+
+def shares(
+    connection: sa.Connection, config: Config, now: datetime, numbers: Mapping[str, int]
+) -> tuple[AuthorityShare, ...]:
+    """What each authority is to do, and how long that takes it."""
+    begun = plan_facts.orders_since(connection, now - HOUR)
+    found = []
+    for name, number in sorted(numbers.items()):
+        limits = config.authorities[name].limits
+        pace = pace_of(limits, plan_facts.last_durations(connection, name, SAMPLE))
+        found.append(
+            AuthorityShare(
+                name=name,
+                number=number,
+                pace=pace,
+                failed_per_hour=limits.failed_per_hour,
+                orders_last_hour=begun.get(name, 0),
+                estimate=estimate(number, pace),
+            )
+        )
+    return tuple(found)
+
+
+def _candidates(connection: sa.Connection, config: Config) -> Iterator[tuple[Member, str | None]]:
+    """Every mailbox that the configuration or a source knows, and what forbids it a certificate at all."""
+    for member in config.members.values():
+        if member.source == LIST:
+            yield member, None
+    for row in mailboxes.not_left(connection):
+        listed = config.members.get(row.folded)
+        if listed is not None and listed.source == LIST:
+            continue
+        obstacle = config.exclusion_of(row.address, row.source, row.groups)
+        if obstacle is None and row.missing_since is not None:
+            obstacle = f"source {row.source} does not list it since {row.missing_since:%Y-%m-%d}"
+        yield Member(row.address, row.principal, row.source, row.groups, row.person_name), obstacle
+
+
+class _Maker:
+    def __init__(self, connection: sa.Connection, config: Config, now: datetime, selection: Selection) -> None:
+        self._config = config
+        self._now = now
+        self._wanted = selection
+        self._open = plan_facts.open_orders(connection)
+        self._held: dict[str, list[Held]] = {}
+        self._has: Mapping[str, frozenset[str]] = {}
+        if selection.looks_at_certificates:
+            for held in plan_facts.active_certificates(connection):
+                if self._is_meant(held):
+                    self._held.setdefault(held.address, []).append(held)
+        else:
+            self._has = plan_facts.has_certificate(connection, now)
+        self._seen: set[str] = set()
+        self._serials: set[str] = set()
+        self.items: list[PlanItem] = []
+        self.reasons = _Reasons()
+
+    def consider(self, member: Member, obstacle: str | None) -> None:
+        """Take the mailbox up, leave it out with a reason, or pass it over because nobody asked for it."""
+        wanted, address = self._wanted, member.address
+        if wanted.domains and member.domain not in wanted.domains:
+            return
+        if wanted.addresses is not None:
+            if address.lower() not in wanted.addresses:
+                return
+            self._seen.add(address.lower())
+        replaced = self._replaced(member)
+        if wanted.looks_at_certificates:
+            if replaced is None:
+                return
+        elif member.principal in self._has.get(address, ()):
+            if wanted.addresses is not None:
+                self.reasons.add("has a valid certificate; for another one: acme-milter bulk replace", address)
+            return
+        policy = None if obstacle else self._policy(member)
+        if policy is None:
+            self.reasons.add(obstacle or "its domain is not configured", address)
+            return
+        authority = policy.authorities[0]
+        if not wanted.looks_at_certificates and wanted.authority not in {None, authority}:
+            return
+        obstacle = self._obstacle(member, policy, authority, replaced)
+        if obstacle is not None:
+            self.reasons.add(obstacle, address)
+            return
+        self.items.append(
+            PlanItem(address, authority, member.principal)
+            if replaced is None
+            else PlanItem(address, authority, member.principal, replaced.certificate_id, replaced.serial)
+        )
+
+    def name_what_was_not_found(self) -> None:
+        """What was asked for by name and is nowhere."""
+        for address in sorted((self._wanted.addresses or frozenset()) - self._seen):
+            self.reasons.add("is not a managed mailbox", address)
+        for serial in sorted((self._wanted.serials or frozenset()) - self._serials):
+            self.reasons.add("no active certificate has this serial", serial)
+        for address, held in self._held.items():
+            if held:  # nobody came for it
+                self.reasons.add("its mailbox is not managed: nothing to replace, see acme-milter cert revoke", address)
+
+    def _policy(self, member: Member) -> Policy | None:
+        layers = self._config.layers.get(member.domain)
+        return None if layers is None else layers.policy_of(member)
+
+    def _obstacle(self, member: Member, policy: Policy, authority: str, replaced: Held | None) -> str | None:
+        if policy.mode == "observe":
+            return "mode: observe answers no challenge"
+        if (member.address, authority) in self._open:
+            return "an order is open already"
+        if replaced is not None and replaced.principal != member.principal:
+            return "its certificate is of another person, who had the mailbox before"
+        return None
+
+    def _is_meant(self, held: Held) -> bool:
+        wanted = self._wanted
+        if wanted.serials is not None:
+            if held.serial not in wanted.serials:
+                return False
+            self._serials.add(held.serial)
+        return (
+            wanted.authority in {None, held.authority}
+            and (wanted.issued_before is None or held.not_before < wanted.issued_before)
+            and (wanted.expiring is None or held.not_after <= self._now + wanted.expiring)
+            and (not wanted.domains or held.address.rpartition("@")[2] in wanted.domains)
+            and (wanted.addresses is None or held.address.lower() in wanted.addresses)
+        )
+
+    def _replaced(self, member: Member) -> Held | None:
+        """Of the certificates that are meant, the mailbox's own that lasts longest."""
+        found = self._held.pop(member.address, [])
+        return max(found, key=lambda held: (held.principal == member.principal, held.not_after), default=None)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a plan for many mailboxes rests on, each fact in one query over all of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import OPEN_STATES, State
+from acme_milter.store.schema import certificate, enrollment
+
+AT_ONCE = 2000
+"""Rows that are fetched at once from a result of any length."""
+
+_OPEN = [state.value for state in OPEN_STATES]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An active certificate; ``serial`` is lower-case hex."""
+
+    certificate_id: str
+    address: str
+    authority: str
+    principal: str
+    serial: str
+    not_before: datetime
+    not_after: datetime
+
+
+_HELD = (
+    sa.select(
+        certificate.c.id,
+        enrollment.c.address,
+        enrollment.c.authority,
+        enrollment.c.principal,
+        certificate.c.serial,
+        certificate.c.not_before,
+        certificate.c.not_after,
+    )
+    .select_from(enrollment.join(certificate, certificate.c.id == enrollment.c.certificate_id))
+    .where(enrollment.c.state == State.ACTIVE.value)
+)
+
+
+def active_certificates(connection: sa.Connection, wanted: sa.ColumnElement[bool] | None = None) -> Iterator[Held]:
+    """Every active certificate, read as it is consumed."""
+    chosen = _HELD if wanted is None else _HELD.where(wanted)
+    for row in connection.execute(chosen.execution_options(yield_per=AT_ONCE)):
+        yield Held(*row)
+
+
+def active_of(connection: sa.Connection, addresses: list[str]) -> dict[str, list[Held]]:
+    """The active certificates of some mailboxes, some hundreds at most."""
+    found: dict[str, list[Held]] = {}
+    for held in active_certificates(connection, enrollment.c.address.in_(addresses)):
+        found.setdefault(held.address, []).append(held)
+    return found
+
+
+def has_certificate(connection: sa.Connection, now: datetime) -> dict[str, frozenset[str]]:
+    """Mailboxes with an active certificate that is valid still, and whose it is."""
+    rows = connection.execute(
+        sa.select(enrollment.c.address, enrollment.c.principal)
+        .where(enrollment.c.state == State.ACTIVE.value, enrollment.c.not_after > now)
+        .execution_options(yield_per=AT_ONCE)
+    )
+    found: dict[str, frozenset[str]] = {}
+    for address, principal in rows:
+        known = found.get(address)
+        found[address] = frozenset({principal}) if known is None else known | {principal}
+    return found
+
+
+def open_orders(connection: sa.Connection) -> set[tuple[str, str]]:
+    """(address, authority) of every open enrollment."""
+    return _open_ones(connection, sa.true())
+
+
+def open_orders_of(connection: sa.Connection, addresses: list[str]) -> set[tuple[str, str]]:
+    """(address, authority) of the open enrollments of some mailboxes, some hundreds at most."""
+    return _open_ones(connection, enrollment.c.address.in_(addresses))
+
+
+def _open_ones(connection: sa.Connection, wanted: sa.ColumnElement[bool]) -> set[tuple[str, str]]:
+    rows = connection.execute(
+        sa.select(enrollment.c.address, enrollment.c.authority).where(enrollment.c.state.in_(_OPEN), wanted)
+    )
+    return {(row.address, row.authority) for row in rows}
+
+
+def last_durations(connection: sa.Connection, authority: str, number: int) -> list[timedelta]:
+    """How long the authority's newest active enrollments took, from the begin of ordering to the certificate."""
+    rows = connection.execute(
+        sa.select(enrollment.c.began_ordering_at, enrollment.c.state_since)
+        .where(
+            enrollment.c.authority == authority,
+            enrollment.c.state == State.ACTIVE.value,
+            enrollment.c.began_ordering_at.is_not(None),
+        )
+        .order_by(enrollment.c.state_since.desc())
+        .limit(number)
+    )
+    return [row.state_since - row.began_ordering_at for row in rows]
+
+
+def orders_since(connection: sa.Connection, since: datetime) -> dict[str, int]:
+    """How many orders were begun since, by authority."""
+    return _numbers(connection, enrollment.c.began_ordering_at > since)
+
+
+def failures_since(connection: sa.Connection, authority: str, since: datetime) -> int:
+    """How many of the authority's orders have failed since."""
+    failed = sa.and_(
+        enrollment.c.authority == authority,
+        enrollment.c.state == State.FAILED.value,
+        enrollment.c.state_since > since,
+    )
+    return _numbers(connection, failed).get(authority, 0)
+
+
+def claimed(connection: sa.Connection, soon: datetime) -> dict[str, int]:
+    """How many enrollments are under way or due until ``soon``, by authority."""
+    return _numbers(
+        connection,
+        sa.or_(
+            enrollment.c.state.in_([state.value for state in OPEN_STATES - {State.PLANNED}]),
+            sa.and_(enrollment.c.state == State.PLANNED.value, enrollment.c.next_attempt_at <= soon),
+        ),
+    )
+
+
+def _numbers(connection: sa.Connection, wanted: Any) -> dict[str, int]:
+    rows = connection.execute(
+        sa.select(enrollment.c.authority, sa.func.count().label("number"))
+        .where(wanted)
+        .group_by(enrollment.c.authority)
+    )
+    return {row.authority: row.number for row in rows}

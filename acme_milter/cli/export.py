@@ -17,7 +17,7 @@ from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event
 from acme_milter.keys.client import KeydClient, KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
-from acme_milter.store import audit, certificates, mailbox_keys
+from acme_milter.store import audit, certificates, mailbox_keys, mailboxes
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.mailbox_keys import StoredMailboxKey
@@ -49,7 +49,8 @@ def export(context: click.Context, address: str, form: str, out: Path, as_json: 
     mailbox = config.canonical(address) or address
     try:
         with reading_store(config) as database:
-            files, passphrase = _export(config, database, mailbox, form, out)
+            mailbox, principal = _holder(database, mailbox)
+            files, passphrase = _export(config, database, mailbox, principal, form, out)
     except KeydUnavailable as error:
         if config.keys.socket.exists() and not os.access(config.keys.socket, os.W_OK):
             click.echo(f"{config.keys.socket}: permission denied; {as_owner(config.keys.socket)}", err=True)
@@ -77,9 +78,23 @@ def export(context: click.Context, address: str, form: str, out: Path, as_json: 
     click.echo("It is shown only here, this once. Send it by another way than the file.", err=True)
 
 
-def _export(config: Config, database: Database, mailbox: str, form: str, out: Path) -> tuple[list[Path], str]:
+def _holder(database: Database, mailbox: str) -> tuple[str, str]:
+    """The mailbox as the store spells it, and whose keys its keys are now; nobody else's leave here (T30, N9)."""
     with database.read() as connection:
-        certificate = certificates.current(connection, mailbox)
+        known = mailboxes.find(connection, mailbox)
+    if known is None:
+        return mailbox, mailbox
+    if known.left_at is not None:
+        click.echo(f"{known.address} has left on {known.left_at:%Y-%m-%d}; its keys stay in the store", err=True)
+        raise click.exceptions.Exit(ExitCode.FAILED)
+    return known.address, known.principal
+
+
+def _export(
+    config: Config, database: Database, mailbox: str, principal: str, form: str, out: Path
+) -> tuple[list[Path], str]:
+    with database.read() as connection:
+        certificate = certificates.current(connection, mailbox, principal)
         if certificate is None:
             click.echo(f"{mailbox} has no active certificate; order one with: acme-milter enroll {mailbox}", err=True)
             raise click.exceptions.Exit(ExitCode.FAILED)

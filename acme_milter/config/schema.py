@@ -242,13 +242,14 @@ class Config:
         object.__setattr__(self, "policies", {name: layers.base for name, layers in self.layers.items()})
 
     def with_members(self, found: Iterable[Member]) -> "Config":
-        """This configuration with further mailboxes; a listed one stays what the list says.
+        """This configuration with the mailboxes that the store knows.
 
-        Whether a domain wants a mailbox at all was decided before (`mailboxes.sync`); those of domains that are not
-        configured any more are left out.
+        What is known of a listed one wins over the list: whose keys its keys are, and the spelling that an open order
+        was placed with. Whether a domain wants a mailbox at all was decided before (`mailboxes.record`); those of
+        domains that are not configured any more are left out.
         """
         members = {member.address.lower(): member for member in found if member.domain in self.policies}
-        return dataclasses.replace(self, members=members | dict(self.members))
+        return dataclasses.replace(self, members=dict(self.members) | members)
 
     def managed(self) -> frozenset[str]:
         """Every managed mailbox as configured, with its domain as a lower-case A-label."""

@@ -20,7 +20,9 @@ class State(enum.StrEnum):
     ACTIVE = "active"  # nobody, until renewal
     FAILED = "failed"  # nobody: a successor may have been opened
     CANCELLED = "cancelled"  # nobody: an administrator ended it
-    SUPERSEDED = "superseded"  # nobody: a newer certificate took its place
+    SUPERSEDED = (
+        "superseded"  # nobody: a newer certificate took its place, or its mailbox is not that person's any more
+    )
     REVOKED = "revoked"  # nobody
     EXPIRED = "expired"  # nobody
 

@@ -140,6 +140,13 @@ class Superseded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retired(Event):
+    """The mailbox has left, or is another person's: the certificate may last, but nobody's current one is it."""
+
+    ends: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Revoked(Event):
     """RFC 8555 §7.6: the certificate was revoked."""
 
@@ -179,6 +186,7 @@ TRANSITIONS: dict[tuple[State, type[Event]], State] = {
     (State.FINALIZING, CertificateIssued): State.ISSUED,
     (State.ISSUED, Activated): State.ACTIVE,
     (State.ACTIVE, Superseded): State.SUPERSEDED,
+    (State.ACTIVE, Retired): State.SUPERSEDED,
     (State.ACTIVE, Revoked): State.REVOKED,
     (State.ACTIVE, Expired): State.EXPIRED,
     (State.SUPERSEDED, Revoked): State.REVOKED,

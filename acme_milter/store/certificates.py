@@ -42,13 +42,29 @@ def get(connection: sa.Connection, certificate_id: str) -> StoredCertificate:
     return StoredCertificate(**connection.execute(sa.select(table).where(table.c.id == certificate_id)).one()._asdict())
 
 
-def current(connection: sa.Connection, address: str) -> StoredCertificate | None:
-    """The mailbox's active certificate that lasts longest."""
+def current(connection: sa.Connection, address: str, principal: str) -> StoredCertificate | None:
+    """The active certificate that lasts longest of those that this person has for the mailbox (T30)."""
     row = connection.execute(
         sa.select(table)
         .join(enrollment, enrollment.c.certificate_id == table.c.id)
-        .where(table.c.address == address, enrollment.c.state == State.ACTIVE.value)
+        .where(table.c.address == address, table.c.principal == principal, enrollment.c.state == State.ACTIVE.value)
         .order_by(table.c.not_after.desc())
         .limit(1)
     ).first()
     return None if row is None else StoredCertificate(**row._asdict())
+
+
+def valid_of(connection: sa.Connection, address: str, principal: str, now: datetime) -> list[StoredCertificate]:
+    """Everything that this person has for the mailbox and that has not expired, in use or not, the newest first."""
+    rows = connection.execute(
+        sa.select(table)
+        .where(table.c.address == address, table.c.principal == principal, table.c.not_after > now)
+        .order_by(table.c.not_after.desc(), table.c.id)
+    )
+    return [StoredCertificate(**row._asdict()) for row in rows]
+
+
+def with_serial(connection: sa.Connection, serial: str) -> list[StoredCertificate]:
+    """Lower-case hex; two authorities may have chosen the same one."""
+    rows = connection.execute(sa.select(table).where(table.c.serial == serial).order_by(table.c.id))
+    return [StoredCertificate(**row._asdict()) for row in rows]

@@ -26,6 +26,10 @@ class StandingConfig:
         """The configuration in force, with every managed mailbox."""
         return self._current
 
+    def file(self) -> Config:
+        """What the file says alone: of the mailboxes, those that it lists."""
+        return self._file
+
     def replace_file(self, config: Config) -> None:
         """The file says something else now; the sources' mailboxes stay, as far as their domains are configured."""
         with self._lock:

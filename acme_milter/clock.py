@@ -26,10 +26,18 @@ class JumpWatch:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._seen = clock.now(), clock.monotonic()
+        self._seen = self._read()
 
     def jumped(self) -> bool:
         """True when wall time and passed time disagree by more than PLAUSIBLE_DRIFT since the last call."""
         before, passed_before = self._seen
-        self._seen = now, passed = self._clock.now(), self._clock.monotonic()
+        self._seen = now, passed = self._read()
         return abs((now - before).total_seconds() - (passed - passed_before)) > PLAUSIBLE_DRIFT
+
+    def _read(self) -> tuple[datetime, float]:
+        """Both clocks at one moment: a process that was stopped between the two readings has seen no jump."""
+        while True:
+            passed = self._clock.monotonic()
+            now = self._clock.now()
+            if self._clock.monotonic() - passed < 1.0:
+                return now, passed

@@ -4,16 +4,14 @@
 The checks read what was written, not the finished models, so they also speak when another fault spoils a part.
 """
 
-import os
 import re
-import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from acme_milter.config.document import Complain, Node, locate
-from acme_milter.config.schema import Authority, DkimKey, KeysSection, MilterSection, Policy, WorkerSection
-from acme_milter.config.secret import loose_mode
+from acme_milter.config.patterns import names_another_domain
+from acme_milter.config.schema import KeysSection, MilterSection, WorkerSection
 from acme_milter.config.values import shown
 from acme_milter.config.wording import suggestion
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox, canonical_domain
@@ -25,26 +23,33 @@ def domain_names(top: Node, complain: Complain) -> dict[str, str]:
     """From each domain as written to its A-label form; complains of what is none, and of one written twice."""
     names: dict[str, str] = {}
     first: dict[str, str] = {}
-    for written in _child(top, "domains").mapping():
+    for written in top.at("domains").mapping():
         place = locate(top, ["domains", written])
         try:
             name = canonical_domain(written)
         except InvalidMailbox as problem:
-            complain(*place, f"is not a mail domain: {problem}")
+            complain(place, f"is not a mail domain: {problem}")
             continue
         if name in first:
-            complain(*place, f"is the same domain as {shown(first[name])}")
+            complain(place, same_domain(top, first[name], place.file))
         first.setdefault(name, written)
         names[written] = name
     return names
 
 
+def same_domain(top: Node, written: str, here: Path | None) -> str:
+    """What to say in file `here` of a domain that is written elsewhere too, as `written`."""
+    place = locate(top, ["domains", written])
+    where = f"line {place.line}" if place.file == here else f"{place.file}:{place.line}"
+    return f"is the same domain as {shown(written)} in {where}"
+
+
 def mailboxes(top: Node, names: Mapping[str, str], complain: Complain) -> dict[str, str]:
     """From the lower-case form of every listed mailbox to its spelling; complains of each that cannot be one."""
     found: dict[str, str] = {}
-    lines: dict[str, int] = {}
+    first: dict[str, int] = {}
     for written, domain in names.items():
-        listed = _child(top, "domains", written, "mailboxes", "list").value
+        listed = top.at("domains", written, "mailboxes", "list").value
         for position, node in enumerate(listed if isinstance(listed, list) else []):
             if not isinstance(node.value, str):
                 continue  # the schema complains of it
@@ -53,13 +58,13 @@ def mailboxes(top: Node, names: Mapping[str, str], complain: Complain) -> dict[s
                 address = _mailbox(node.value, domain)
                 folded = address.lower()
                 if folded in found:
-                    message = _twice(address, found[folded], lines[folded])
+                    message = _twice(address, found[folded], first[folded])
                 found.setdefault(folded, address)
-                lines.setdefault(folded, node.line)
+                first.setdefault(folded, node.line)
             except InvalidMailbox as problem:
                 message = str(problem)
             if message:
-                complain(*locate(top, ["domains", written, "mailboxes", "list", position]), message)
+                complain(locate(top, ["domains", written, "mailboxes", "list", position]), message)
     return found
 
 
@@ -89,28 +94,48 @@ def _twice(address: str, first: str, line: int) -> str:
     return f"differs only by case from {first} in line {line}: {address}"
 
 
-def sources(top: Node, names: Mapping[str, str], complain: Complain) -> None:
+def single_mailboxes(top: Node, names: Mapping[str, str], complain: Complain) -> None:
+    """What `overrides`, `groups` and `include` name lies in its own domain, and each override is one mailbox."""
+    for written, domain in names.items():
+        place = ["domains", written, "mailboxes"]
+        seen: dict[str, str] = {}
+        for address in top.at(*place, "overrides").mapping():
+            try:
+                folded = _mailbox(address, domain).lower()
+                if folded in seen:
+                    complain(locate(top, [*place, "overrides", address]), f"is the same mailbox as {seen[folded]}")
+                seen.setdefault(folded, address)
+            except InvalidMailbox as problem:
+                complain(locate(top, [*place, "overrides", address]), str(problem))
+        groups = top.at(*place, "groups").value
+        _patterns(top, [*place, "include"], domain, complain)
+        for position in range(len(groups) if isinstance(groups, list) else 0):
+            _patterns(top, [*place, "groups", position, "match", "address"], domain, complain)
+
+
+def _patterns(top: Node, place: Sequence[str | int], domain: str, complain: Complain) -> None:
+    node = top.at(*place)
+    items = node.value if isinstance(node.value, list) else [node]
+    for position, item in enumerate(items):
+        if isinstance(item.value, str) and names_another_domain(item.value, domain):
+            at = locate(top, [*place, position] if items is node.value else place)
+            complain(at, f"can match nothing in {domain}: {shown(item.value)}")
+
+
+def sources(top: Node, complain: Complain) -> None:
     """Every domain has mailboxes from somewhere, and every source that it names exists, once."""
-    known = list(_child(top, "sources").mapping())
-    for written in names:
+    known = list(top.at("sources").mapping())
+    for written in top.at("domains").mapping():
         place = ["domains", written]
-        domain = _child(top, *place)
-        if not domain.mapping().keys() & {"source"} and "list" not in _child(domain, "mailboxes").mapping():
+        domain = top.at(*place)
+        if isinstance(domain.value, dict | None) and not _has_mailboxes(domain):
             example = "is missing, for example: mailboxes: {list: [alice@example.org]}, or source: NAME"
-            complain(*locate(top, [*place, "mailboxes"]), example)
-        node = _child(domain, "source")
-        single = isinstance(node.value, str)
-        seen: set[str] = set()
-        for position, named in enumerate([node] if single else node.value if isinstance(node.value, list) else []):
-            at = locate(top, [*place, "source"] if single else [*place, "source", position])
-            if not isinstance(named.value, str):
-                continue  # the schema complains of it
-            if named.value in seen:
-                complain(*at, f"names {shown(named.value)} twice")
-            elif named.value not in known:
-                hint = suggestion(named.value, known) or f" (there are: {', '.join(known) or 'none'})"
-                complain(*at, f"no source is called {shown(named.value)}{hint}")
-            seen.add(named.value)
+            complain(locate(top, [*place, "mailboxes"]), example)
+        _named(top, [*place, "source"], known, "source", complain)
+
+
+def _has_mailboxes(domain: Node) -> bool:
+    return "source" in domain.mapping() or "list" in domain.at("mailboxes").mapping()
 
 
 def authorities(top: Node, raw: Mapping[str, Mapping[str, Any]], complain: Complain) -> None:
@@ -119,22 +144,33 @@ def authorities(top: Node, raw: Mapping[str, Mapping[str, Any]], complain: Compl
     RFC 8555 §7.3.3: terms are agreed to by whoever is bound by them, so only the administrator sets agree_tos; an
     authority that no domain uses needs no agreement yet.
     """
-    known = list(_child(top, "authorities").mapping())
-    defaults = _named(top, ["defaults"], known, complain)
+    known = list(top.at("authorities").mapping())
+    defaults = _named(top, ["defaults", "authorities"], known, "authority", complain)
     used: set[str] = set()
-    for domain in _child(top, "domains").mapping():
+    for domain in top.at("domains").mapping():
         place = ["domains", domain]
-        named = _named(top, place, known, complain)
+        named = _named(top, [*place, "authorities"], known, "authority", complain)
         chosen = named if named is not None else defaults if defaults is not None else known
         if not chosen:
-            complain(*locate(top, place), "has no authority; describe one under authorities")
+            complain(locate(top, place), "has no authority; describe one under authorities")
         used.update(chosen)
+        for inner in _inner_policies(top, place):
+            used.update(_named(top, [*inner, "authorities"], known, "authority", complain) or ())
     for name, plain in raw.items():
         account = plain.get("account")
         if account in ("per_domain", "per_mailbox"):
-            complain(*locate(top, ["authorities", name, "account"]), f"{account} is not supported yet; use shared")
+            complain(locate(top, ["authorities", name, "account"]), f"{account} is not supported yet; use shared")
         if name in used and plain.get("agree_tos") in (None, False):
-            complain(*locate(top, ["authorities", name, "agree_tos"]), _AGREE)
+            complain(locate(top, ["authorities", name, "agree_tos"]), _AGREE)
+
+
+def _inner_policies(top: Node, domain: list[str]) -> Iterator[list[str | int]]:
+    """The places of a domain's groups and overrides."""
+    groups = top.at(*domain, "mailboxes", "groups").value
+    for position in range(len(groups) if isinstance(groups, list) else 0):
+        yield [*domain, "mailboxes", "groups", position]
+    for address in top.at(*domain, "mailboxes", "overrides").mapping():
+        yield [*domain, "mailboxes", "overrides", address]
 
 
 _AGREE = (
@@ -143,22 +179,24 @@ _AGREE = (
 )
 
 
-def _named(top: Node, place: list[str], known: list[str], complain: Complain) -> list[str] | None:
-    """The authorities a policy names, without those that do not exist; None when it names none at all."""
-    listed = _child(top, *place, "authorities").value
+def _named(top: Node, place: Sequence[str | int], known: list[str], what: str, complain: Complain) -> list[str] | None:
+    """The names of `what` that stand at `place`, without those that do not exist; None when there are none at all."""
+    node = top.at(*place)
+    single = isinstance(node.value, str) and what == "source"
+    listed = [node] if single else node.value
     if not isinstance(listed, list) or not listed:
         return None
     seen: set[str] = set()
-    for position, node in enumerate(listed):
-        if not isinstance(node.value, str):
-            continue
-        at = locate(top, [*place, "authorities", position])
-        if node.value in seen:
-            complain(*at, f"names {shown(node.value)} twice")
-        elif node.value not in known:
-            hint = suggestion(node.value, known) or f" (there are: {', '.join(known) or 'none'})"
-            complain(*at, f"no authority is called {shown(node.value)}{hint}")
-        seen.add(node.value)
+    for position, item in enumerate(listed):
+        if not isinstance(item.value, str):
+            continue  # the schema complains of it
+        at = locate(top, place if single else [*place, position])
+        if item.value in seen:
+            complain(at, f"names {shown(item.value)} twice")
+        elif item.value not in known:
+            hint = suggestion(item.value, known) or f" (there are: {', '.join(known) or 'none'})"
+            complain(at, f"no {what} is called {shown(item.value)}{hint}")
+        seen.add(item.value)
     return [name for name in known if name in seen] or list(seen)
 
 
@@ -175,71 +213,5 @@ def sockets(top: Node, milter: MilterSection, worker: WorkerSection, keys: KeysS
         if path is None:
             continue
         if path in first:
-            complain(*locate(top, place), f"is the same socket as {first[path]}")
+            complain(locate(top, place), f"is the same socket as {first[path]}")
         first.setdefault(path, ".".join(place))
-
-
-def files(
-    top: Node,
-    authorities: Mapping[str, Authority],
-    defaults: Policy,
-    domains: Mapping[str, Policy],
-    complain: Complain,
-) -> None:
-    """Look at the files that are named: each must be there, a secret one for its owner only.
-
-    The wrapping key is keyd's business and may not even be visible from here. What the caller may not look at is
-    passed over: the roles run as different users.
-    """
-    policies: dict[tuple[str, ...], Policy] = {("defaults",): defaults}
-    policies |= {("domains", name): policy for name, policy in domains.items()}
-    for place, path, private in (*_authority_files(authorities), *_policy_files(policies)):
-        try:
-            mode = path.stat().st_mode
-        except PermissionError:
-            continue
-        except OSError as error:
-            complain(*locate(top, place), f"names {path}: {os.strerror(error.errno or 0)}")
-            continue
-        fault = loose_mode(mode) if private else None
-        if not stat.S_ISREG(mode):
-            complain(*locate(top, place), f"names {path}, which is not a file")
-        elif fault:
-            complain(*locate(top, place), f"the secret {path} {fault}; run: chmod 0600 {path}")
-        elif not private and not _holds_certificates(path):
-            complain(*locate(top, place), f"{path} holds no certificates (PEM)")
-
-
-def _holds_certificates(path: Path) -> bool:
-    """True as well when that cannot be seen from here."""
-    try:
-        return b"-----BEGIN CERTIFICATE-----" in path.read_bytes()
-    except OSError:
-        return True
-
-
-def _authority_files(found: Mapping[str, Authority]) -> Iterator[tuple[list[str], Path, bool]]:
-    for name, authority in found.items():
-        place = ["authorities", name]
-        for key in ("ca_bundle", "trust_roots"):
-            path = getattr(authority, key)
-            if path is not None:
-                yield [*place, key], path, False
-        for half in ("kid", "hmac") if authority.eab is not None else ():
-            path = getattr(authority.eab, half).file
-            if path is not None:
-                yield [*place, "eab", half, "file"], path, True
-
-
-def _policy_files(
-    policies: Mapping[tuple[str, ...], Policy],
-) -> Iterator[tuple[list[str], Path, bool]]:
-    for place, policy in policies.items():
-        if isinstance(policy.reply.dkim, DkimKey):
-            yield [*place, "reply", "dkim", "key_file"], policy.reply.dkim.key_file, True
-
-
-def _child(node: Node, *steps: str) -> Node:
-    for step in steps:
-        node = node.mapping().get(step, Node(0, None))
-    return node

@@ -12,7 +12,8 @@ keys in silence and recurses as deep as the document tells it to.
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -21,8 +22,17 @@ UNION_TAGS = frozenset({"key", "relay", "url-secret", "url-text"})
 MAX_DEPTH = 40
 MAX_NODES = 5_000_000  # also counts what aliases repeat
 
-Complain = Callable[[int, str, str], None]
-"""Takes the line, the dotted key and the text of a fault."""
+
+class Place(NamedTuple):
+    """Where something stands. Line 0 is the file as a whole, an empty key all of it."""
+
+    line: int
+    key: str = ""
+    file: Path | None = None
+
+
+Complain = Callable[[Place, str], None]
+"""Takes the place and the text of a fault."""
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\Z")
 _TAB = "a tab cannot indent in YAML (use spaces)"
@@ -35,13 +45,15 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Node:
     """A value and its line. `value` is text, int, bool or None, a list of Nodes, or a dict of them.
 
-    `key_lines` has the line of each key of a mapping; `size` counts the nodes below, with repetitions.
+    `key_lines` has the line of each key of a mapping; `size` counts the nodes below, with repetitions. `file` is set
+    where another file's tree begins.
     """
 
     line: int
     value: "str | int | bool | list[Node] | dict[str, Node] | None"
     key_lines: dict[str, int] = field(default_factory=dict)
     size: int = 1
+    file: Path | None = None
 
     def plain(self) -> Any:
         """The value without lines."""
@@ -55,6 +67,16 @@ class Node:
         """The entries of a mapping, none when this is anything else."""
         return self.value if isinstance(self.value, dict) else {}
 
+    def at(self, *steps: str | int) -> "Node":
+        """The value that a path leads to; null where there is none."""
+        node = self
+        for step in steps:
+            if isinstance(step, int):
+                node = node.value[step] if isinstance(node.value, list) and step < len(node.value) else Node(0, None)
+            else:
+                node = node.mapping().get(step, Node(0, None))
+        return node
+
 
 class DocumentError(Exception):
     """The text is not YAML that we read at all; `line` counts from 1."""
@@ -66,14 +88,14 @@ class DocumentError(Exception):
         super().__init__(message)
 
 
-def read_document(text: str, complain: Complain) -> Node:
-    """The tree of the one YAML document in `text`; an empty one is an empty mapping.
+def read_document(text: str, complain: Complain, file: Path | None = None) -> Node:
+    """The tree of the one YAML document in `text`; an empty one is an empty mapping. `file` goes into the places.
 
     What does not hinder further reading (a duplicate key, a tag) goes to `complain`; raises DocumentError for the rest.
     """
     loader = _Loader(text)
     try:
-        return _Composer(loader, complain).document()
+        return _Composer(loader, complain, file).document()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise DocumentError(line, "a control character or a character YAML does not allow") from None
@@ -101,9 +123,10 @@ def _syntax_text(error: yaml.MarkedYAMLError, text: str) -> str:
 class _Composer:
     """Puts the parser's events together. Recursion is bounded by MAX_DEPTH."""
 
-    def __init__(self, loader: Any, complain: Complain) -> None:
+    def __init__(self, loader: Any, complain: Complain, file: Path | None) -> None:
         self._loader = loader
         self._complain = complain
+        self._file = file
         self._anchors: dict[str, Node | None] = {}  # None while the anchored value is still being read
         self._path: list[str] = []
 
@@ -111,14 +134,16 @@ class _Composer:
         loader = self._loader
         loader.get_event()  # the stream's start
         if loader.check_event(yaml.StreamEndEvent):
-            return Node(1, {})
+            return Node(1, {}, file=self._file)
         loader.get_event()  # the document's start
         node = self._node(loader.get_event())
         loader.get_event()  # the document's end
         if not loader.check_event(yaml.StreamEndEvent):
             line = loader.get_event().start_mark.line + 1
             raise DocumentError(line, "a second document begins here; only one is read")
-        return Node(1, {}) if node.value is None else node
+        top = Node(1, {}) if node.value is None else node
+        top.file = self._file
+        return top
 
     def _node(self, event: Any) -> Node:
         line = event.start_mark.line + 1
@@ -127,7 +152,7 @@ class _Composer:
         if len(self._path) > MAX_DEPTH:
             raise DocumentError(line, f"nested more than {MAX_DEPTH} levels deep")
         if event.tag not in (None, "!", _STRING_TAG):
-            self._complain(line, self._key(), "tags (!name) are not used here")
+            self._complain(self._place(line), "tags (!name) are not used here")
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         if isinstance(event, yaml.ScalarEvent):
@@ -174,17 +199,17 @@ class _Composer:
             self._path.append(key)
             node = self._node(self._loader.get_event())
             if key == "<<":
-                self._complain(key_line, self._key(), "merge keys are not supported (repeat the lines)")
+                self._complain(self._place(key_line), "merge keys are not supported (repeat the lines)")
             elif key in entries:
-                self._complain(key_line, self._key(), f"duplicate key (first in line {key_lines[key]})")
+                self._complain(self._place(key_line), f"duplicate key (first in line {key_lines[key]})")
             else:
                 entries[key] = node
                 key_lines[key] = key_line
             self._path.pop()
         return Node(line, entries, key_lines, 1 + sum(node.size for node in entries.values()))
 
-    def _key(self) -> str:
-        return dotted(self._path)
+    def _place(self, line: int) -> Place:
+        return Place(line, dotted(self._path), self._file)
 
 
 def dotted(path: list[str]) -> str:
@@ -193,9 +218,9 @@ def dotted(path: list[str]) -> str:
     return joined if joined.isprintable() else ascii(joined)[1:-1]
 
 
-def locate(top: Node, place: Sequence[str | int]) -> tuple[int, str]:
-    """The line and the dotted key of a path; steps that were not written count for their parent's line."""
-    node, line, path = top, top.line, list[str]()
+def locate(top: Node, place: Sequence[str | int]) -> Place:
+    """Where a path leads to; steps that were not written count for their parent's line."""
+    node, line, path, file = top, top.line, list[str](), top.file
     for position, step in enumerate(place):
         if isinstance(step, str) and step in node.mapping():
             line, node = node.key_lines[step], node.mapping()[step]
@@ -206,7 +231,9 @@ def locate(top: Node, place: Sequence[str | int]) -> tuple[int, str]:
             path.append(f"[{step}]")
         elif position == len(place) - 1 and isinstance(step, str) and step not in UNION_TAGS:
             path.append(step)
-    return line, dotted(path)
+        if node.file is not None and node.file is not file:  # a domain's own file: its keys begin there
+            line, file, path = node.line, node.file, []
+    return Place(line, dotted(path), file)
 
 
 def _plain_value(text: str) -> str | int | bool | None:

@@ -24,7 +24,7 @@ class Fault:
 
 
 class ConfigFaults(Exception):
-    """The configuration cannot be used; `faults` holds every reason, in the order of the file.
+    """The configuration cannot be used; `faults` holds every reason, file by file, in the order of each.
 
     The texts never hold a value from a place where a secret could have been written, so they may be logged.
     """
@@ -32,5 +32,5 @@ class ConfigFaults(Exception):
     safe_text = True
 
     def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults = tuple(sorted(set(faults)))
+        self.faults = tuple(sorted(set(faults), key=lambda fault: (fault.file, fault)))
         super().__init__("\n".join(map(str, self.faults)))

@@ -6,11 +6,16 @@ from dataclasses import dataclass, field
 
 from acme_milter.config.member import Member
 from acme_milter.config.policy import Domain, GroupMatch, Policy
+from acme_milter.protocol.mailbox import Mailbox
 
 
 def in_force(policy: Policy, authorities: Sequence[str]) -> Policy:
     """The policy with every authority there is where it names none."""
     return policy if policy.authorities else policy.model_copy(update={"authorities": tuple(authorities)})
+
+
+def _folded(address: str) -> str:
+    return str(Mailbox.parse(address, allow_utf8=True)).lower()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class Layers:
         return cls(
             in_force(base, authorities),
             [(group.match, in_force(base.overridden_by(group), authorities)) for group in written.groups],
-            {address.lower(): policy for address, policy in written.overrides.items()},
+            {_folded(address): policy for address, policy in written.overrides.items()},
             tuple(authorities),
         )
 

@@ -4,7 +4,6 @@
 Each part is read by itself and the cross-checks work on what was written, so one fault hides no other.
 """
 
-import os
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,8 +12,9 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from acme_milter.config import crosscheck
-from acme_milter.config.document import DocumentError, Node, dotted, locate, read_document
+from acme_milter.config import crosscheck, named_files
+from acme_milter.config.config_files import add_domain_files, read_text
+from acme_milter.config.document import DocumentError, Node, Place, locate, read_document
 from acme_milter.config.fault import ConfigFaults, Fault
 from acme_milter.config.layering import Layers
 from acme_milter.config.member import Member
@@ -38,7 +38,6 @@ from acme_milter.config.wording import message_for, secret_at, suggestion, unkno
 
 __all__ = ["ConfigFaults", "Fault", "load", "load_text"]
 
-MAX_BYTES = 64 * 1024 * 1024
 TOP_KEYS = (
     "version",
     "store",
@@ -56,60 +55,58 @@ S = TypeVar("S", bound=Section)
 
 
 def load(path: Path, *, files: bool = False) -> Config:
-    """Read the configuration at `path`; raises ConfigFaults with everything that is wrong with it.
+    """Read the configuration at `path` and in `domains.d` beside it; raises ConfigFaults with every fault.
 
     A file that group or others can write is refused: whoever edits it decides which mail disappears. With `files`
     the files it names are looked at too, as far as the caller may (secrets readable by others are faults).
     """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ConfigFaults([Fault(0, "", f"cannot be read: {error.strerror}", path)]) from None
-    faults = []
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        message = f"can be written by group or others (mode {stat.S_IMODE(mode):04o}); run: chmod go-w {path}"
-        faults.append(Fault(0, "", message, path))
-    if len(raw) > MAX_BYTES:
-        raise ConfigFaults([*faults, Fault(0, "", "is larger than 64 MiB", path)])
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise ConfigFaults([*faults, Fault(line, "", "is not UTF-8 text", path)]) from None
-    return _Reading(path, faults, world_readable=bool(mode & stat.S_IROTH)).config(text, files=files)
+    return load_with_document(path, files=files)[0]
+
+
+def load_with_document(path: Path, *, files: bool = False) -> tuple[Config, Node]:
+    """As `load`, and what was written, in which each value's file and line can be found (`document.locate`)."""
+    reading = _Reading(path)
+    found = read_text(path, reading.complain)
+    if found is None:
+        raise ConfigFaults(reading.faults)
+    text, mode = found
+    reading.world_readable = bool(mode & stat.S_IROTH)
+    top = reading.document(text)
+    add_domain_files(top, path, reading.complain)
+    return reading.config(top, files=files), top
 
 
 def load_text(text: str, path: Path) -> Config:
-    """As `load`, from a text; `path` is what its faults name and what relative paths count from."""
-    return _Reading(path, [], world_readable=False).config(text, files=False)
+    """As `load`, from a text and nothing else; `path` is what its faults name and what relative paths count from."""
+    reading = _Reading(path)
+    return reading.config(reading.document(text), files=False)
 
 
 @dataclass
 class _Reading:
-    """One reading of one file; gathers faults as it goes."""
+    """One reading of one configuration; gathers faults as it goes."""
 
     path: Path
-    faults: list[Fault]
-    world_readable: bool
+    faults: list[Fault] = field(default_factory=list)
+    world_readable: bool = False
     raw: dict[str, dict[str, Any]] = field(default_factory=dict)  # authorities with their presets laid under
 
-    def complain(self, line: int, key: str, message: str) -> None:
-        self.faults.append(Fault(line, key, message, self.path))
+    def complain(self, place: Place, message: str) -> None:
+        self.faults.append(Fault(place.line, place.key, message, place.file or self.path))
 
-    def config(self, text: str, *, files: bool) -> Config:
+    def document(self, text: str) -> Node:
+        """What is written in the main file; raises ConfigFaults when that is no map."""
         try:
-            top = read_document(text, self.complain)
+            top = read_document(text, self.complain, self.path)
         except DocumentError as error:
-            self.complain(error.line, "", str(error))
+            self.complain(Place(error.line), str(error))
             raise ConfigFaults(self.faults) from None
         if not isinstance(top.value, dict):
-            self.complain(top.line, "", f"must be a map with the keys {', '.join(TOP_KEYS)}")
+            self.complain(Place(top.line), f"must be a map with the keys {', '.join(TOP_KEYS)}")
             raise ConfigFaults(self.faults)
-        return self._assembled(top, files=files)
+        return top
 
-    def _assembled(self, top: Node, *, files: bool) -> Config:
+    def config(self, top: Node, *, files: bool) -> Config:
         """Each part in turn; a part with a fault counts as all defaults for the checks between the parts."""
         self._top_keys(top)
         store = self._section(top, ["store"], Store) or Store()
@@ -125,12 +122,20 @@ class _Reading:
             (name, self._section(top, ["domains", name], Domain)) for name in self._names(top, "domains")
         )
         mailboxes = crosscheck.mailboxes(top, names, self.complain)
-        crosscheck.sources(top, names, self.complain)
+        crosscheck.single_mailboxes(top, names, self.complain)
+        crosscheck.sources(top, self.complain)
         crosscheck.authorities(top, self.raw, self.complain)
         crosscheck.sockets(top, milter, worker, keys, self.complain)
         self._readable_passwords(top, store, sources)
         if files:
-            crosscheck.files(top, authorities, defaults, written, self.complain)
+            named_files.files(
+                top,
+                authorities=authorities,
+                sources=sources,
+                defaults=defaults,
+                domains=written,
+                complain=self.complain,
+            )
         if self.faults:
             raise ConfigFaults(self.faults)
         domains = {names[name]: domain for name, domain in written.items()}
@@ -153,7 +158,7 @@ class _Reading:
 
     def _top_keys(self, top: Node) -> None:
         for key in top.mapping().keys() - set(TOP_KEYS):
-            self.complain(top.key_lines[key], dotted([key]), unknown_key(key, TOP_KEYS))
+            self.complain(locate(top, [key]), unknown_key(key, TOP_KEYS))
         self._version(top)
 
     def _readable_passwords(self, top: Node, store: Store, sources: Mapping[str, SourceCommon]) -> None:
@@ -161,28 +166,28 @@ class _Reading:
         holders = [["store", "url"]] if store.has_password else []
         holders += [["sources", name, "url"] for name, source in sources.items() if source.has_password]
         for place in holders if self.world_readable else ():
-            self.complain(*locate(top, place), message)
+            self.complain(locate(top, place), message)
 
     def _version(self, top: Node) -> None:
         node = top.mapping().get("version")
         if node is not None and (node.value != 1 or isinstance(node.value, bool)):
-            self.complain(node.line, "version", f"must be 1 (not {shown(node.plain())})")
+            self.complain(Place(node.line, "version"), f"must be 1 (not {shown(node.plain())})")
 
     def _source(self, top: Node, name: str) -> SourceCommon | None:
         place = ["sources", name]
         node = top.mapping()["sources"].mapping()[name]
         if not crosscheck.AUTHORITY_NAME.match(name) or name == LIST:
-            self.complain(*locate(top, place), f"a source's name is made of letters, digits, . _ and -, and not {LIST}")
+            self.complain(locate(top, place), f"a source's name is made of letters, digits, . _ and -, and not {LIST}")
         kinds = ", ".join(SOURCE_TYPES)
         written = node.mapping().get("type")
         if not isinstance(node.value, dict) or written is None:
-            self.complain(*locate(top, place), f"must be a map with the key type, one of {kinds}")
+            self.complain(locate(top, place), f"must be a map with the key type, one of {kinds}")
             return None
         kind = written.value
         model = SOURCE_TYPES.get(kind) if isinstance(kind, str) else None
         if model is None:
             near = suggestion(kind, SOURCE_TYPES) if isinstance(kind, str) else ""
-            self.complain(*locate(top, [*place, "type"]), f"must be one of {kinds}, not {shown(written.plain())}{near}")
+            self.complain(locate(top, [*place, "type"]), f"must be one of {kinds}, not {shown(written.plain())}{near}")
             return None
         return self._section(top, place, model)
 
@@ -192,7 +197,7 @@ class _Reading:
         if node is None or node.value is None:
             return []
         if not isinstance(node.value, dict):
-            self.complain(top.key_lines[key], key, "must be a map of names")
+            self.complain(locate(top, [key]), "must be a map of names")
         return list(node.mapping())
 
     def _authority(self, top: Node, name: str) -> Authority | None:
@@ -200,7 +205,7 @@ class _Reading:
         node = top.mapping()["authorities"].mapping()[name]
         own = node.plain()
         if not crosscheck.AUTHORITY_NAME.match(name):
-            self.complain(*locate(top, place), "an authority's name is made of letters, digits, . _ and -")
+            self.complain(locate(top, place), "an authority's name is made of letters, digits, . _ and -")
         if not isinstance(own, dict | None):
             return self._section(top, place, Authority)
         own = own or {}
@@ -208,7 +213,7 @@ class _Reading:
         if wanted not in preset_names():
             known = ", ".join(preset_names())
             near = suggestion(wanted, preset_names()) if isinstance(wanted, str) else ""
-            self.complain(*locate(top, [*place, "preset"]), f"unknown preset{near}; there are: {known}")
+            self.complain(locate(top, [*place, "preset"]), f"unknown preset{near}; there are: {known}")
             # Whatever that preset would have given must not be reported as missing.
             own, wanted = {"directory": "https://unknown.invalid/"} | own | {"preset": DEFAULT}, DEFAULT
         self.raw[name] = laid_under(read_preset(wanted), own)
@@ -217,10 +222,7 @@ class _Reading:
     def _section(self, top: Node, place: list[str], model: type[S], plain: Any = None) -> S | None:
         """The part of the document at `place` as a model, None after complaining."""
         if plain is None:
-            node = top
-            for step in place:
-                node = node.mapping().get(step, Node(0, None))
-            plain = node.plain()
+            plain = top.at(*place).plain()
         context = {"directory": self.path.absolute().parent}
         try:
             return model.model_validate(plain, context=context)
@@ -229,7 +231,7 @@ class _Reading:
                 # What stands where a source of a secret should, key or value, may be the secret itself.
                 hidden = secret_at(model, error["loc"]) and error["type"] == "extra_forbidden"
                 shown_place = error["loc"][:-1] if hidden else error["loc"]
-                self.complain(*locate(top, [*place, *shown_place]), message_for(error, model))
+                self.complain(locate(top, [*place, *shown_place]), message_for(error, model))
         return None
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from acme_milter.config.values import shown
+from acme_milter.protocol.mailbox import InvalidMailbox, canonical_domain
 
 MAX_LENGTH = 500
 
@@ -32,7 +33,9 @@ class Pattern:
             return cls(text, None, _regular_expression(text))
         if "@" not in text and not text.endswith("*"):
             raise ValueError(f"matches no address, it has no @ (did you mean {text}@*?)")
-        return cls(text, None, re.compile(rf"\A{fnmatch.translate(text.lower())}", re.IGNORECASE))
+        local, at, domain = text.rpartition("@")
+        folded = f"{local}{at}{_canonical(domain)}".lower()
+        return cls(text, None, re.compile(rf"\A{fnmatch.translate(folded)}", re.IGNORECASE))
 
     @classmethod
     def of_group(cls, name: str) -> "Pattern":
@@ -47,9 +50,14 @@ class Pattern:
 
     @property
     def address(self) -> str | None:
-        """The one address that this pattern names, None when it is a real pattern. In lower case."""
+        """The one address that this pattern names, None when it is a real pattern. As members have it,
+        but in lower case.
+        """
         special = self._compiled is None or self.text.startswith("/") or any(c in self.text for c in "*?[")
-        return None if special else self.text.lower()
+        if special:
+            return None
+        local, at, domain = self.text.rpartition("@")
+        return f"{local}{at}{_canonical(domain)}".lower()
 
     def __str__(self) -> str:
         return self.text
@@ -75,6 +83,22 @@ def read_pattern(value: object) -> Pattern:
             return Pattern.of_group(name)
         case _:
             raise ValueError("must be a pattern such as noreply@*, /^test[0-9]+@/ or {group: NAME}")
+
+
+def _canonical(domain: str) -> str:
+    """A domain without wildcards as addresses have it, anything else as it stands."""
+    try:
+        return canonical_domain(domain)
+    except InvalidMailbox:
+        return domain
+
+
+def names_another_domain(text: str, domain: str) -> bool:
+    """True when a pattern, as written, spells a whole domain that is not this one (a lower-case A-label)."""
+    named = text.rpartition("@")[2]
+    if text.startswith("/") or "@" not in text or any(c in named for c in "*?["):
+        return False
+    return _canonical(named) != domain
 
 
 def first_match(patterns: Iterable[Pattern], address: str, groups: frozenset[str] = frozenset()) -> Pattern | None:

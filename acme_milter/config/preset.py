@@ -23,7 +23,7 @@ def read_preset(name: str) -> dict[str, Any]:
     """The plain keys of an authority that preset `name` (one of `preset_names()`) gives."""
     text = (_DIRECTORY / f"{name}.yaml").read_text(encoding="utf-8")
     faults: list[str] = []
-    values = read_document(text, lambda line, key, message: faults.append(f"{name}:{line}: {key}: {message}"))
+    values = read_document(text, lambda place, message: faults.append(f"{name}:{place.line}: {place.key}: {message}"))
     assert not faults, faults
     plain: dict[str, Any] = values.plain()
     return plain

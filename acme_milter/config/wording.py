@@ -5,7 +5,7 @@ A value is only quoted where no secret can have been written: never below a Secr
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -89,21 +89,40 @@ def message_for(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 def models_at(model: type[BaseModel], place: Iterable[str | int]) -> list[type[BaseModel]]:
     """The models that a path through `model` can lead to; steps that pydantic adds for unions stand still."""
-    here = [model]
+    here: list[Any] = [model]
     for step in place:
-        fields = [found.model_fields[step] for found in here if step in found.model_fields]
-        if fields:
-            here = [inner for found in fields for inner in _models_in(found.annotation)]
-        elif isinstance(step, str) and step not in UNION_TAGS:
-            here = []
-    return here
+        inside = [inner for annotation in here for inner in _one_step(annotation, step)]
+        if inside or step not in UNION_TAGS:
+            here = inside
+    return [found for annotation in here for found in _models_in(annotation)]
+
+
+def _one_step(annotation: Any, step: str | int) -> Iterator[Any]:
+    """What a key or a position leads to, for each thing that the annotation allows."""
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        yield from _one_step(inside[0], step)
+    elif origin in {Union, UnionType}:
+        for each in inside:
+            yield from _one_step(each, step)
+    elif origin is Mapping and isinstance(step, str):
+        yield inside[1]
+    elif origin is tuple and isinstance(step, int):
+        yield inside[0]
+    else:
+        yield from (
+            model.model_fields[step].annotation for model in _models_in(annotation) if step in model.model_fields
+        )
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a value may be itself."""
     origin = get_origin(annotation)
     if isinstance(annotation, type) and origin is None and issubclass(annotation, BaseModel):
         yield annotation
-    elif origin in {Annotated, Union, UnionType, tuple, dict}:
+    elif origin is Annotated:
+        yield from _models_in(get_args(annotation)[0])
+    elif origin in {Union, UnionType}:
         for inner in get_args(annotation):
             yield from _models_in(inner)
 

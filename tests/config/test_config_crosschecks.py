@@ -62,7 +62,7 @@ def test_a_domain_is_one_domain_however_it_is_written() -> None:
         "  localhost: {mailboxes: {list: []}}\n"
     )
     assert faults_of(text) == [
-        "4: domains.xn--bcher-kva.EXAMPLE: is the same domain as 'bücher.example'",
+        "4: domains.xn--bcher-kva.EXAMPLE: is the same domain as 'bücher.example' in line 3",
         "5: domains.localhost: is not a mail domain: the domain does not have at least two labels",
     ]
 

@@ -34,6 +34,8 @@ def test_the_fault_of_the_style_guide() -> None:
 
 
 # What is wrong, as one fault each: the text, and the whole line that is reported.
+CASTLE = "authorities: {castle: {preset: castle, agree_tos: true}}\n"
+
 ONE_FAULT = {
     "top key": ("workers: {}", "1: workers: unknown key (did you mean worker?)"),
     "far key": (
@@ -47,9 +49,117 @@ ONE_FAULT = {
     "section is text": ("milter: x", "1: milter: must be a map with the keys socket, socket_mode, cpu, deadline"),
     "section is list": ("dns: [x]", "1: dns: must be a map with the keys nameservers, timeout"),
     "authorities is list": ("authorities: [x]", "1: authorities: must be a map of names"),
-    "sources": (
+    "source type missing": (
         "sources: {ldap: {}}",
-        "1: sources: sources of mailboxes are not supported yet; use domains.NAME.mailboxes.list",
+        "1: sources.ldap: must be a map with the key type, one of postfix, dovecot, sql, ldap, csv, command",
+    ),
+    "source type unknown": (
+        "sources:\n  hr: {type: cvs}",
+        "2: sources.hr.type: must be one of postfix, dovecot, sql, ldap, csv, command, not 'cvs' (did you mean csv?)",
+    ),
+    "source key": (
+        "sources: {hr: {type: csv, path: a, delimeter: ;}}",
+        "1: sources.hr.delimeter: unknown key (did you mean delimiter?)",
+    ),
+    "source called list": (
+        "sources: {list: {type: csv, path: a}}",
+        "1: sources.list: a source's name is made of letters, digits, . _ and -, and not list",
+    ),
+    "source without a path": ("sources: {hr: {type: csv}}", "1: sources.hr.path: is missing"),
+    "command without words": ("sources: {c: {type: command, argv: []}}", None),
+    "sql preset and query": (
+        "sources: {s: {type: sql, url: 'postgresql://x/y', preset: modoboa, query: select}}",
+        "1: sources.s: must have either preset (postfixadmin, iredmail, modoboa, ispconfig) or query",
+    ),
+    "sql without url": (
+        "sources: {s: {type: sql, preset: modoboa}}",
+        "1: sources.s: url is missing: postgresql://reader@db.example.org/postfix, or {file: PATH}",
+    ),
+    "sql url": (
+        "sources: {s: {type: sql, url: 'canary', preset: modoboa}}",
+        "1: sources.s.url: must be a database URL such as postgresql://reader@db.example.org/postfix, or {file: PATH}",
+    ),
+    "sql url's secret": (
+        "sources: {s: {type: sql, url: {fil: canary}, preset: modoboa}}",
+        "1: sources.s.url: must be exactly one of {file: PATH}, {env: NAME} or {credential: NAME};"
+        " a secret never stands in this file",
+    ),
+    "ldap uri": (
+        "sources: {a: {type: ldap, uri: 'http://x', base: dc=x}}",
+        "1: sources.a.uri: must begin with ldaps://, ldap:// or ldapi://, and hold no user name and no blank",
+    ),
+    "ldap password": (
+        "sources: {a: {type: ldap, uri: 'ldap://x', base: dc=x, bind: {dn: cn=x, password: canary}}}",
+        "1: sources.a.bind.password: must be exactly one of {file: PATH}, {env: NAME} or {credential: NAME};"
+        " a secret never stands in this file",
+    ),
+    "ldap preset": (
+        "sources: {a: {type: ldap, uri: 'ldap://x', base: dc=x, preset: ad}}",
+        "1: sources.a.preset: must be one of openldap, active-directory, not 'ad'",
+    ),
+    "ldap attribute": (
+        "sources: {a: {type: ldap, uri: 'ldap://x', base: dc=x, preset: openldap, map: {adress: mail}}}",
+        "1: sources.a.map.adress: unknown key (did you mean address?)",
+    ),
+    "source that is not there": (
+        CASTLE + "sources: {hr: {type: csv, path: a}}\ndomains: {a.example: {source: [hr, ad]}}",
+        "3: domains.a.example.source[1]: no source is called 'ad' (there are: hr)",
+    ),
+    "source named alone that is not there": (
+        CASTLE + "domains: {a.example: {source: ad}}",
+        "2: domains.a.example.source: no source is called 'ad' (there are: none)",
+    ),
+    "pattern": (
+        CASTLE + "domains: {a.example: {mailboxes: {list: [], exclude: ['noreply']}}}",
+        "2: domains.a.example.mailboxes.exclude[0]: matches no address, it has no @ (did you mean noreply@*?)",
+    ),
+    "regular expression": (
+        CASTLE + "domains: {a.example: {mailboxes: {list: [], exclude: ['/(/']}}}",
+        "2: domains.a.example.mailboxes.exclude[0]: is no regular expression: '/(/':"
+        " missing ), unterminated subpattern at position 0",
+    ),
+    "group without a match": (
+        CASTLE + "domains: {a.example: {mailboxes: {list: [], groups: [{match: {}, mode: observe}]}}}",
+        "2: domains.a.example.mailboxes.groups[0].match: must have group, address or both",
+    ),
+    "group's key": (
+        CASTLE + "domains: {a.example: {mailboxes: {list: [], groups: [{match: {group: x}, certificat: {}}]}}}",
+        "2: domains.a.example.mailboxes.groups[0].certificat: unknown key (did you mean certificate?)",
+    ),
+    "group's address elsewhere": (
+        CASTLE + "domains:\n  a.example:\n    mailboxes:\n      list: []\n      groups:\n"
+        "        - match: {address: [x@b.example]}\n",
+        "7: domains.a.example.mailboxes.groups[0].match.address[0]: can match nothing in a.example: 'x@b.example'",
+    ),
+    "group's authority": (
+        CASTLE + "domains: {a.example: {mailboxes: {list: [], groups: [{match: {group: x}, authorities: [z]}]}}}",
+        "2: domains.a.example.mailboxes.groups[0].authorities[0]: no authority is called 'z' (there are: castle)",
+    ),
+    "override elsewhere": (
+        CASTLE + "domains:\n  a.example:\n    mailboxes:\n      list: []\n      overrides:\n"
+        "        x@b.example: {mode: observe}\n",
+        "7: domains.a.example.mailboxes.overrides.x@b.example: is not in this domain: 'x@b.example'",
+    ),
+    "override's key": (
+        CASTLE + "domains: {a.example: {mailboxes: {list: [], overrides: {x@a.example: {renewal: {att: 1}}}}}}",
+        "2: domains.a.example.mailboxes.overrides.x@a.example.renewal.att: unknown key (did you mean at?)",
+    ),
+    "override's value": (
+        CASTLE + "domains: {a.example: {mailboxes: {list: [], overrides: {x@a.example: {mode: no}}}}}",
+        "2: domains.a.example.mailboxes.overrides.x@a.example.mode: must be one of enforce, observe, not 'no'",
+    ),
+    "override's authority": (
+        CASTLE + "domains: {a.example: {mailboxes: {list: [], overrides: {x@a.example: {authorities: [z]}}}}}",
+        "2: domains.a.example.mailboxes.overrides.x@a.example.authorities[0]: no authority is called 'z'"
+        " (there are: castle)",
+    ),
+    "two overrides of one": (
+        CASTLE + "domains: {a.example: {mailboxes: {list: [], overrides: {x@a.example: {}, X@a.example: {}}}}}",
+        "2: domains.a.example.mailboxes.overrides.X@a.example: is the same mailbox as x@a.example",
+    ),
+    "time of day as a duration": (
+        "sources: {hr: {type: csv, path: a, every: 12:30}}",
+        "1: sources.hr.every: must be a duration such as 30s, 10m, 24h or 30d (not '12:30')",
     ),
     "duration bare": (
         "milter:\n  deadline: 8",

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a source of mailboxes is: something that reads all of its entries, or says why it cannot."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from acme_milter.mailboxes.entry import Entry, InvalidEntry
+from acme_milter.mailboxes.entry import Entry, InvalidEntry, canonical_address
 
 MAX_QUOTED = 200  # characters of another program's words in a fault
+_LOGIN = re.compile(r"://[^/\s]*@")
 
 
 class SourceFault(Exception):
@@ -72,7 +74,7 @@ class Gathering:
         try:
             entry = Entry.checked(address, id=id, name=name, groups=groups, aliases=aliases)
         except InvalidEntry as flaw:
-            self.reject(address, f"{place}: {flaw}" if place else str(flaw))
+            self.reject(_as_known(address) or place, f"{place}: {flaw}" if place else str(flaw))
             return
         folded = entry.address.lower()
         before = self._entries.get(folded)
@@ -99,11 +101,22 @@ class Gathering:
 
 
 def quoted(text: str | bytes) -> str:
-    """Another program's words, fit for a log line: one line, printable, at most MAX_QUOTED characters."""
+    """Another program's words, fit for a log line: one line, printable, at most MAX_QUOTED characters.
+
+    What stands before the @ of a URL is left out: programs quote the URL that they could not open.
+    """
     words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    plain = "".join(c if c.isprintable() else " " for c in words)
+    plain = _LOGIN.sub("://…@", "".join(c if c.isprintable() else " " for c in words))
     line = " ".join(plain.split())
     return line if len(line) <= MAX_QUOTED else line[: MAX_QUOTED - 1] + "…"
+
+
+def _as_known(address: str) -> str:
+    """The address as it would stand in an entry; what is none, as it is."""
+    try:
+        return canonical_address(address)
+    except InvalidEntry:
+        return address.strip()
 
 
 def _merged(one: Entry, other: Entry) -> Entry:

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run another program for what it prints, within bounds: of time, of output, of what it gets to see of ours."""
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+MAX_OUTPUT = 64 * 1024 * 1024
+MAX_ERRORS = 64 * 1024
+"""Octets of standard error that are kept; the rest is read and dropped, so that the program never blocks on it."""
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CHUNK = 65536
+
+
+class ProgramFault(Exception):
+    """The program did not come to an end of its own; the text says what happened and begins with its name."""
+
+    safe_text = True
+
+
+class ProgramAbsent(ProgramFault):
+    """There is no such program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the program ended: its exit status, negative for a signal, and what it printed."""
+
+    status: int
+    output: bytes
+    errors: bytes
+
+    @property
+    def ending(self) -> str:
+        """`exit status 1` or `signal SIGSEGV`."""
+        if self.status >= 0:
+            return f"exit status {self.status}"
+        with contextlib.suppress(ValueError):
+            return f"signal {signal.Signals(-self.status).name}"
+        return f"signal {-self.status}"
+
+    def error_lines(self) -> list[str]:
+        """The lines of standard error that are not blank."""
+        return [line for line in self.errors.decode("utf-8", "replace").splitlines() if line.strip()]
+
+
+def run_program(
+    argv: Sequence[str], *, timeout: float, given: bytes = b"", max_output: int = MAX_OUTPUT, source: str = ""
+) -> Outcome:
+    """Run `argv` without a shell and return how it ended, whatever its exit status.
+
+    It gets `given` on standard input, an environment of PATH, LANG, HOME and the source's name, and `/` as working
+    directory. After `timeout` seconds, or when it printed more than `max_output` octets, it is killed with everything
+    it started. Raises ProgramFault for that, and when it cannot be started.
+    """
+    with tempfile.TemporaryFile() as standard_input:
+        standard_input.write(given)  # a file, not a pipe: a program that does not read cannot make us wait
+        standard_input.seek(0)
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=standard_input,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env=_environment(source),
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise ProgramAbsent(f"{argv[0]} is not installed") from None
+        except OSError as error:
+            raise ProgramFault(f"{argv[0]} cannot be started: {error.strerror}") from None
+    with process:
+        try:
+            output, errors = _collect(process, time.monotonic() + timeout, max_output)
+        except _OutOfBounds as bound:
+            why = f"printed more than {max_output} octets" if bound.too_much else f"still ran after {timeout:g} s"
+            raise ProgramFault(f"{argv[0]} {why} and was killed") from None
+        finally:
+            # Whatever is left of its session: a child that keeps working for nobody, or all of it.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return Outcome(process.wait(), output, errors)
+
+
+class _OutOfBounds(Exception):
+    def __init__(self, *, too_much: bool) -> None:
+        super().__init__()
+        self.too_much = too_much
+
+
+def _collect(process: subprocess.Popen[bytes], give_up: float, max_output: int) -> tuple[bytes, bytes]:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    output, errors = bytearray(), bytearray()
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ, output)
+        selector.register(process.stderr, selectors.EVENT_READ, errors)
+        while selector.get_map():
+            ready = selector.select(max(give_up - time.monotonic(), 0))
+            if not ready:
+                raise _OutOfBounds(too_much=False)
+            for key, _ in ready:
+                chunk = os.read(key.fd, _CHUNK)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                elif key.data is output or len(errors) < MAX_ERRORS:
+                    key.data.extend(chunk)
+            if len(output) > max_output:
+                raise _OutOfBounds(too_much=True)
+    try:
+        process.wait(max(give_up - time.monotonic(), 0.0))
+    except subprocess.TimeoutExpired:  # it closed its output and stays
+        raise _OutOfBounds(too_much=False) from None
+    return bytes(output), bytes(errors)
+
+
+def _environment(source: str) -> dict[str, str]:
+    # Not ours as it is: it may hold credentials, and MAIL_CONFIG or LD_PRELOAD of whoever started us.
+    names = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": os.environ.get("HOME", "/")}
+    return names | ({"ACME_MILTER_SOURCE": source} if source else {})

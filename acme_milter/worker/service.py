@@ -118,7 +118,7 @@ class Worker:
         self._database.close()
 
     def catch_up(self) -> None:
-        """Do the chores that are due and look for orders at once: for whoever moves the clock (a rehearsal of years)."""
+        """Do the chores that are due, and look for orders at once: for whoever moves the clock, as a rehearsal does."""
         if self._chores is not None and self._scheduler is not None:
             self._chores.do_what_is_due()
             self._scheduler.wake()

@@ -20,9 +20,7 @@ class State(enum.StrEnum):
     ACTIVE = "active"  # nobody, until renewal
     FAILED = "failed"  # nobody: a successor may have been opened
     CANCELLED = "cancelled"  # nobody: an administrator ended it
-    SUPERSEDED = (
-        "superseded"  # nobody: a newer certificate took its place, or its mailbox is not that person's any more
-    )
+    SUPERSEDED = "superseded"  # nobody: a newer certificate took its place, or the mailbox is not theirs any more
     REVOKED = "revoked"  # nobody
     EXPIRED = "expired"  # nobody
 

@@ -10,11 +10,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from acme_milter.enrollment.model import OPEN_STATES, State
 from acme_milter.store.schema import bulk_item, certificate, enrollment, renewal
 from acme_milter.store.schema import mailbox as table
 
 AT_ONCE = 500
 """Rows in one statement or transaction: a challenge mail's commit must not wait longer than a fraction of a second."""
+
+_UNFINISHED = OPEN_STATES - {State.FINALIZING, State.ISSUED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,15 @@ class Counts:
     missing: int
     left: int
     waiting: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Astray:
+    """An enrollment whose mailbox is not its person's any more."""
+
+    enrollment_id: str
+    folded: str
+    has_left: bool
 
 
 def save(connection: sa.Connection, rows: Sequence[StoredMailbox]) -> None:
@@ -122,6 +134,46 @@ def respell(connection: sa.Connection, old: str, new: str) -> None:
     """
     for known in (enrollment, certificate, renewal, bulk_item, table):
         connection.execute(known.update().where(known.c.address == old).values(address=new))
+
+
+def astray(connection: sa.Connection, limit: int) -> list[Astray]:
+    """Enrollments that end or go out of use because their mailbox has left, or is another person's.
+
+    One whose certificate may be under way at the authority is not among them: it is fetched first, so that somebody
+    knows of it, and then is ACTIVE.
+    """
+    concerned = [state.value for state in _UNFINISHED | {State.ACTIVE}]
+    rows = connection.execute(
+        sa.select(enrollment.c.id, table.c.folded, table.c.left_at)
+        .join(enrollment, enrollment.c.address == table.c.address)
+        .where(
+            enrollment.c.state.in_(concerned),
+            sa.or_(table.c.left_at.is_not(None), enrollment.c.principal != table.c.principal),
+        )
+        .limit(limit)
+    )
+    return [Astray(enrollment_id=row.id, folded=row.folded, has_left=row.left_at is not None) for row in rows]
+
+
+def held_by(connection: sa.Connection, addresses: Sequence[str]) -> dict[str, str]:
+    """Address → principal of enrollments that are open or active, for mailboxes that are not in the table yet."""
+    found: dict[str, str] = {}
+    states = [state.value for state in OPEN_STATES | {State.ACTIVE}]
+    for start in range(0, len(addresses), AT_ONCE):
+        rows = connection.execute(
+            sa.select(enrollment.c.address, enrollment.c.principal).where(
+                enrollment.c.address.in_(addresses[start : start + AT_ONCE]), enrollment.c.state.in_(states)
+            )
+        )
+        found |= {row.address: row.principal for row in rows}
+    return found
+
+
+def has_open_enrollment(connection: sa.Connection, address: str) -> bool:
+    """With any authority."""
+    states = [state.value for state in OPEN_STATES]
+    found = sa.select(enrollment.c.id).where(enrollment.c.address == address, enrollment.c.state.in_(states)).limit(1)
+    return connection.execute(found).first() is not None
 
 
 def _to_values(row: StoredMailbox) -> dict[str, Any]:

@@ -81,8 +81,10 @@ ONE_FAULT = {
     ),
     "sql url's secret": (
         "sources: {s: {type: sql, url: {fil: canary}, preset: modoboa}}",
-        "1: sources.s.url: must be exactly one of {file: PATH}, {env: NAME} or {credential: NAME};"
-        " a secret never stands in this file",
+        (
+            "1: sources.s.url: must be exactly one of {file: PATH}, {env: NAME} or {credential: NAME};"
+            " a secret never stands in this file"
+        ),
     ),
     "ldap uri": (
         "sources: {a: {type: ldap, uri: 'http://x', base: dc=x}}",
@@ -90,8 +92,10 @@ ONE_FAULT = {
     ),
     "ldap password": (
         "sources: {a: {type: ldap, uri: 'ldap://x', base: dc=x, bind: {dn: cn=x, password: canary}}}",
-        "1: sources.a.bind.password: must be exactly one of {file: PATH}, {env: NAME} or {credential: NAME};"
-        " a secret never stands in this file",
+        (
+            "1: sources.a.bind.password: must be exactly one of {file: PATH}, {env: NAME} or {credential: NAME};"
+            " a secret never stands in this file"
+        ),
     ),
     "ldap preset": (
         "sources: {a: {type: ldap, uri: 'ldap://x', base: dc=x, preset: ad}}",
@@ -115,8 +119,10 @@ ONE_FAULT = {
     ),
     "regular expression": (
         CASTLE + "domains: {a.example: {mailboxes: {list: [], exclude: ['/(/']}}}",
-        "2: domains.a.example.mailboxes.exclude[0]: is no regular expression: '/(/':"
-        " missing ), unterminated subpattern at position 0",
+        (
+            "2: domains.a.example.mailboxes.exclude[0]: is no regular expression: '/(/':"
+            " missing ), unterminated subpattern at position 0"
+        ),
     ),
     "group without a match": (
         CASTLE + "domains: {a.example: {mailboxes: {list: [], groups: [{match: {}, mode: observe}]}}}",
@@ -150,8 +156,10 @@ ONE_FAULT = {
     ),
     "override's authority": (
         CASTLE + "domains: {a.example: {mailboxes: {list: [], overrides: {x@a.example: {authorities: [z]}}}}}",
-        "2: domains.a.example.mailboxes.overrides.x@a.example.authorities[0]: no authority is called 'z'"
-        " (there are: castle)",
+        (
+            "2: domains.a.example.mailboxes.overrides.x@a.example.authorities[0]: no authority is called 'z'"
+            " (there are: castle)"
+        ),
     ),
     "two overrides of one": (
         CASTLE + "domains: {a.example: {mailboxes: {list: [], overrides: {x@a.example: {}, X@a.example: {}}}}}",

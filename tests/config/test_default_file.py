@@ -15,9 +15,11 @@ from acme_milter.config.schema import (
     DnsSection,
     Domain,
     Eab,
+    GroupMatch,
     KeyPool,
     KeysSection,
     LeaversPolicy,
+    MailboxesSection,
     MilterSection,
     Policy,
     RenewalPolicy,
@@ -27,6 +29,7 @@ from acme_milter.config.schema import (
     WorkerSection,
 )
 from acme_milter.config.section import Section
+from acme_milter.config.sources import SOURCE_TYPES, CsvSource, DovecotSource, LdapBind, LdapMap, PostfixSource
 
 FILE = Path(__file__).parents[2] / "acme-milter.yaml"
 TEXT = FILE.read_text(encoding="utf-8")
@@ -35,8 +38,11 @@ TEXT = FILE.read_text(encoding="utf-8")
 def uncommented() -> str:
     """The file with every commented key of its example authority and its example domains switched on."""
     text = re.sub(r"^    # (?=[a-z_]+: +\S|eab:|  kid:|  hmac:)(?!What|the values)", "    ", TEXT, flags=re.MULTILINE)
-    head, _, domains = text.replace("agree_tos: false", "agree_tos: true").partition("\ndomains: {}\n")
-    return f"{head}\ndomains:\n{domains.replace('#  ', '  ')}"
+    text = re.sub(
+        r"^(sources|domains): \{\}$", r"\1:", text.replace("agree_tos: false", "agree_tos: true"), flags=re.MULTILINE
+    )
+    head, _, rest = text.partition("\nsources:\n")
+    return f"{head}\nsources:\n{re.sub(r'^#  ', '  ', rest, flags=re.MULTILINE)}"
 
 
 def test_what_it_shows_is_the_default() -> None:
@@ -60,6 +66,22 @@ def test_its_commented_keys_are_valid_and_show_the_rfc8823_preset() -> None:
     assert authority.model_fields_set == set(Authority.model_fields)
 
 
+def test_its_commented_sources_show_the_defaults() -> None:
+    sources = load_text(uncommented(), FILE).sources
+    assert {source.model_dump()["type"] for source in sources.values()} == set(SOURCE_TYPES)
+    assert sources["postfix"] == PostfixSource(type="postfix")
+    assert sources["dovecot"] == DovecotSource(type="dovecot")
+    assert sources["personnel"] == CsvSource(type="csv", path=Path("/srv/hr/mailboxes.csv"))
+    assert sources["directory"].model_dump()["map"] == LdapMap().model_dump()
+
+
+def test_its_commented_domain_shows_every_layer() -> None:
+    config = load_text(uncommented(), FILE)
+    carol = config.policy_for("carol@example.net")
+    assert carol is not None
+    assert (carol.mode, carol.renewal.at, carol.certificate.key) == ("observe", 0.67, "p384")
+
+
 @pytest.mark.parametrize(
     "section",
     [
@@ -80,6 +102,11 @@ def test_its_commented_keys_are_valid_and_show_the_rfc8823_preset() -> None:
         SafetyPolicy,
         ReplyPolicy,
         Domain,
+        MailboxesSection,
+        GroupMatch,
+        LdapBind,
+        LdapMap,
+        *SOURCE_TYPES.values(),
     ],
 )
 def test_every_key_is_shown(section: type[Section]) -> None:

@@ -22,7 +22,6 @@ class DomainClasses:
 
     def __init__(self, tables: TableRound, values: Mapping[str, list[str]], domains: Iterable[str]) -> None:
         self._tables = tables
-        self._files: dict[str, list[str]] = {}
         self._file_faults: dict[str, str] = {}
         asked = set(domains)
         lists = {kind: list(self._patterns(values.get(kind, []))) for kind in CLASSES}

@@ -8,7 +8,7 @@ from acme_milter.mailboxes.source import Gathering, Reading, SourceFault, quoted
 _ADVICE = (
     (
         "User listing returned failure",
-        "no userdb of Dovecot can list its users: set its iterate_query (SQL) or iterate_attrs (LDAP), or ask elsewhere",
+        "no userdb of Dovecot can list its users: set iterate_query (SQL) or iterate_attrs (LDAP), or ask elsewhere",
     ),
     (
         "Permission denied",

@@ -2,8 +2,8 @@
 """Whether Postfix would take mail for an address: asked before an order, whatever source the address is from.
 
 An order for a mailbox that does not exist costs the authority's patience and ours: its challenge mail never comes. The
-question is answered as smtpd(8) does when it rejects unlisted recipients: which class of domain is it, and do the tables
-of that class, or one that rewrites recipients, know the address or have a catch-all for its domain?
+question is answered as smtpd(8) does when it rejects unlisted recipients: which class of domain is it, and do the
+tables of that class, or one that rewrites recipients, know the address or have a catch-all for its domain?
 """
 
 from collections import defaultdict

@@ -15,6 +15,7 @@ from acme_milter.enrollment.state_machine import Deferred
 from acme_milter.keys.client import KeydClient
 from acme_milter.store.database import Database
 from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.delivery_check import MailArrives, nobody_asked
 from acme_milter.worker.step import OrderDied, Step, is_hopeless, words_of
 from acme_milter.worker.vault import Vault
 
@@ -29,6 +30,7 @@ class OrderDesk:
     keyd: KeydClient
     authorities: Authorities
     clock: Callable[[], datetime]
+    mail_arrives: MailArrives = nobody_asked
 
     def client(self, enrollment: Enrollment) -> AcmeClient:
         return self.authorities.client(enrollment.authority)

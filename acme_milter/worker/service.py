@@ -21,6 +21,7 @@ from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
 from acme_milter.worker.chores import Chore, Chores
 from acme_milter.worker.control import Control
+from acme_milter.worker.delivery_check import DeliveryCheck
 from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
 from acme_milter.worker.enrolling import Enrolling
 from acme_milter.worker.intake import Intake
@@ -151,6 +152,7 @@ class Worker:
             keyd=self._keyd,
             authorities=self._authorities,
             clock=self._clock.now,
+            mail_arrives=DeliveryCheck(config=self.config, database=self._database, clock=self._clock),
         )
         responder = Responder(
             owner=owner,

@@ -5,6 +5,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 
+from acme_milter.config.sources import LIST
 from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX
 from acme_milter.enrollment.model import Enrollment
 from acme_milter.enrollment.state_machine import (
@@ -15,11 +16,15 @@ from acme_milter.enrollment.state_machine import (
     OrderingBegan,
     OrderPlaced,
 )
+from acme_milter.mailboxes.verification import Deliverability
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
 from acme_milter.store import mailbox_keys, outbox
 from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.step import OrderDied, Step, check_alive
+
+POSTFIX_ANSWERS = timedelta(seconds=2)
+LOOK_AT_POSTFIX = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,9 @@ class Validation:
         policy = self.desk.config().policy_for(enrollment.address)
         if policy is None:
             raise OrderDied("the mailbox is not managed any more", again=False)
+        not_yet = self._wait_for_postfix(enrollment)
+        if not_yet is not None:
+            return not_yet
         self.desk.authority(enrollment)
         self.desk.authorities.client(enrollment.authority)  # an authority that cannot be reached costs no key
         now = self.desk.clock()
@@ -53,6 +61,27 @@ class Validation:
             OrderingBegan(key_id=key_id, began_ordering_at=now),
             also=lambda connection: mailbox_keys.insert(connection, key),
         )
+
+    def _wait_for_postfix(self, enrollment: Enrollment) -> Step | None:
+        """A mailbox that a source listed must be one to Postfix too: to any other the challenge mail never comes.
+
+        Raises OrderDied when Postfix does not know it; a step to save when it cannot be asked just now.
+        """
+        member = self.desk.config().member(enrollment.address)
+        if member is None or member.source == LIST:
+            return None
+        verdict = self.desk.mail_arrives(member.address)
+        now = self.desk.clock()
+        if verdict is None:
+            return Step(Deferred(next_attempt_at=now + POSTFIX_ANSWERS))
+        match verdict.deliverability:
+            case Deliverability.UNKNOWN:
+                raise OrderDied(verdict.why, again=False)
+            case Deliverability.UNDECIDED:
+                why = f"whether Postfix knows the mailbox could not be found out: {verdict.why}"
+                return Step(Deferred(next_attempt_at=now + LOOK_AT_POSTFIX, last_error=why))
+            case _:
+                return None
 
     def place_order(self, enrollment: Enrollment) -> Step:
         """RFC 8555 §7.4. A lost answer leads to a second newOrder; authorities may hand the same order back."""

@@ -1,14 +1,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What holds for all tests."""
 
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
+
+from acme_milter.lab.postgresql import PostgresLab
 
 # A shared machine stalls now and then; how long an example takes is for script/bench to say.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
 _skipped: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresLab]:
+    """A real PostgreSQL, one for all tests of a process; each makes databases of its own in it."""
+    with PostgresLab(Path(tempfile.mkdtemp(prefix="pg-"))) as server:  # where the user postgres may pass
+        yield server
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

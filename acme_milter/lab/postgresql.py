@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A private, real PostgreSQL: its own cluster in one directory, on a free loopback port, asking for passwords."""
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -80,12 +81,31 @@ class PostgresLab:
 
     def stop(self) -> None:
         """End it as its service would (a fast shutdown); what is in it stays."""
-        if self._server is not None:
-            self._server.signal(signal.SIGCONT)
-            self._server.signal(signal.SIGINT)
-            if self._server.running:
-                self._server.wait(10.0)
-            self._server.stop()
+        if self._server is None or not self._running:
+            return
+        # They lead sessions of their own, out of ChildProcess's reach, and one that was frozen would outlive us.
+        children = self.children()
+        self.thaw()
+        self._server.signal(signal.SIGINT)
+        with contextlib.suppress(ProcessFault):
+            self._server.wait(10.0)
+        self._server.stop()
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def children(self) -> list[int]:
+        """Process ids of the server's own processes, one for each connection among them."""
+        if self._server is None:
+            return []
+        found = subprocess.run(["pgrep", "-P", str(self._server.pid)], capture_output=True, text=True, check=False)
+        return [int(pid) for pid in found.stdout.split()]
+
+    def thaw(self) -> None:
+        """Let every process go on that a test has stopped."""
+        for pid in self.children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     def remove(self) -> None:
         """Stop it and delete everything."""

@@ -132,6 +132,13 @@ def claimed(connection: sa.Connection, soon: datetime) -> dict[str, int]:
     )
 
 
+def planned(connection: sa.Connection, soon: datetime) -> dict[str, int]:
+    """How many enrollments are due until ``soon`` and have not begun to order, by authority."""
+    return _numbers(
+        connection, sa.and_(enrollment.c.state == State.PLANNED.value, enrollment.c.next_attempt_at <= soon)
+    )
+
+
 def _numbers(connection: sa.Connection, wanted: Any) -> dict[str, int]:
     rows = connection.execute(
         sa.select(enrollment.c.authority, sa.func.count().label("number"))

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Counts of a bulk run, and its report row by row."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import State
+from acme_milter.store.bulk_items import UNDER_WAY, UNENDED_OUTCOMES, Outcome
+from acme_milter.store.schema import bulk_item as items
+from acme_milter.store.schema import certificate, challenge_mail, enrollment, outbox
+
+AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class DomainTally:
+    """``active_lately``: how many became active since the moment that was asked for."""
+
+    domain: str
+    outcomes: Mapping[Outcome, int]
+    active_lately: int
+
+
+def by_domain(connection: sa.Connection, run_id: str, since: datetime) -> list[DomainTally]:
+    """Items by domain, in the order of the plan."""
+    lately = sa.and_(items.c.outcome == Outcome.ACTIVE.value, items.c.ended_at > since)
+    rows = connection.execute(
+        sa.select(
+            items.c.domain,
+            items.c.outcome,
+            sa.func.count().label("number"),
+            sa.func.sum(sa.case((lately, 1), else_=0)).label("lately"),
+            sa.func.min(items.c.position).label("first"),
+        )
+        .where(items.c.run_id == run_id)
+        .group_by(items.c.domain, items.c.outcome)
+    )
+    outcomes: dict[str, dict[Outcome, int]] = {}
+    active: dict[str, int] = {}
+    first: dict[str, int] = {}
+    for row in rows:
+        outcomes.setdefault(row.domain, {})[Outcome(row.outcome)] = row.number
+        active[row.domain] = active.get(row.domain, 0) + int(row.lately)
+        first[row.domain] = min(first.get(row.domain, row.first), row.first)
+    order = sorted(outcomes, key=lambda domain: first[domain])
+    return [DomainTally(domain, outcomes[domain], active[domain]) for domain in order]
+
+
+def outcomes(connection: sa.Connection, run_id: str) -> dict[Outcome, int]:
+    """Items by outcome."""
+    rows = connection.execute(
+        sa.select(items.c.outcome, sa.func.count().label("number"))
+        .where(items.c.run_id == run_id)
+        .group_by(items.c.outcome)
+    )
+    return {Outcome(row.outcome): row.number for row in rows}
+
+
+def left_by_authority(connection: sa.Connection, run_id: str) -> dict[str, int]:
+    """Items without an end, by authority."""
+    rows = connection.execute(
+        sa.select(items.c.authority, sa.func.count().label("number"))
+        .where(items.c.run_id == run_id, items.c.outcome.in_([outcome.value for outcome in UNENDED_OUTCOMES]))
+        .group_by(items.c.authority)
+    )
+    return {row.authority: row.number for row in rows}
+
+
+def stages(connection: sa.Connection, run_id: str) -> dict[State, int]:
+    """Where the enrollments stand that are under way."""
+    rows = connection.execute(
+        sa.select(enrollment.c.state, sa.func.count().label("number"))
+        .select_from(items.join(enrollment, enrollment.c.id == items.c.enrollment_id))
+        .where(items.c.run_id == run_id, items.c.outcome.in_([outcome.value for outcome in UNDER_WAY]))
+        .group_by(enrollment.c.state)
+    )
+    return {State(row.state): row.number for row in rows}
+
+
+def reasons(connection: sa.Connection, run_id: str, outcome: Outcome) -> list[tuple[str, int]]:
+    """(reason, number) of the items with this outcome."""
+    rows = connection.execute(
+        sa.select(items.c.reason, sa.func.count().label("number"))
+        .where(items.c.run_id == run_id, items.c.outcome == outcome.value, items.c.reason.is_not(None))
+        .group_by(items.c.reason)
+    )
+    return [(row.reason, row.number) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRow:
+    """One item with what came of it; the queue ids are of its first challenge mail and first reply."""
+
+    address: str
+    domain: str
+    authority: str
+    outcome: str
+    reason: str | None
+    serial: str | None
+    not_after: datetime | None
+    challenge_queue_id: str | None
+    reply_queue_id: str | None
+
+
+_CHALLENGE = (
+    sa.select(challenge_mail.c.queue_id)
+    .where(challenge_mail.c.enrollment_id == items.c.enrollment_id)
+    .order_by(challenge_mail.c.accepted_at)
+    .limit(1)
+    .scalar_subquery()
+)
+_REPLY = (
+    sa.select(outbox.c.queue_id)
+    .where(outbox.c.enrollment_id == items.c.enrollment_id)
+    .order_by(outbox.c.created_at)
+    .limit(1)
+    .scalar_subquery()
+)
+
+
+def report(connection: sa.Connection, run_id: str) -> Iterator[ReportRow]:
+    """Every item in the order of the plan, read as it is consumed."""
+    rows = connection.execute(
+        sa.select(
+            items.c.address,
+            items.c.domain,
+            items.c.authority,
+            items.c.outcome,
+            items.c.reason,
+            certificate.c.serial,
+            certificate.c.not_after,
+            _CHALLENGE,
+            _REPLY,
+        )
+        .select_from(
+            items.outerjoin(enrollment, enrollment.c.id == items.c.enrollment_id).outerjoin(
+                certificate, certificate.c.id == enrollment.c.certificate_id
+            )
+        )
+        .where(items.c.run_id == run_id)
+        .order_by(items.c.position)
+        .execution_options(yield_per=AT_ONCE)
+    )
+    for row in rows:
+        yield ReportRow(*row)

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a bulk run's mailbox still wants what the plan said: between the two lie hours, or days."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.config.member import Member
+from acme_milter.config.schema import Config
+from acme_milter.store import mailboxes, plan_facts
+from acme_milter.store.bulk_items import BulkItem
+from acme_milter.store.mailboxes import StoredMailbox
+from acme_milter.store.plan_facts import Held
+
+LIST = "list"
+
+
+@dataclass(frozen=True, slots=True)
+class BulkCheck:
+    """What the store says of some items' mailboxes at this moment."""
+
+    config: Config
+    now: datetime
+    rows: Mapping[str, StoredMailbox]
+    held: Mapping[str, Sequence[Held]]
+    open_orders: frozenset[tuple[str, str]]
+
+    @classmethod
+    def of(cls, connection: sa.Connection, config: Config, now: datetime, items: Sequence[BulkItem]) -> "BulkCheck":
+        """For some hundreds of items at most."""
+        addresses = [item.address for item in items]
+        return cls(
+            config,
+            now,
+            mailboxes.find_many(connection, [address.lower() for address in addresses]),
+            plan_facts.active_of(connection, addresses),
+            frozenset(plan_facts.open_orders_of(connection, addresses)),
+        )
+
+    def is_not_known_yet(self, item: BulkItem) -> bool:
+        """The store has the mailbox, the configuration in force not yet, as in the first moments of a worker."""
+        row = self.rows.get(item.address.lower())
+        if row is None or row.left_at is not None or self.config.member(item.address) is not None:
+            return False
+        return self.config.exclusion_of(row.address, row.source, row.groups) is None
+
+    def obstacle(self, item: BulkItem) -> str | None:
+        """Why no order is to be opened for it now; None when one is."""
+        member = self.config.member(item.address)
+        row = self.rows.get(item.address.lower())
+        if member is None:
+            if row is not None and row.left_at is not None:
+                return f"the mailbox left on {row.left_at:%Y-%m-%d}"
+            if row is not None and (excluded := self.config.exclusion_of(row.address, row.source, row.groups)):
+                return excluded
+            return "is not a managed mailbox any more"
+        if row is not None and row.missing_since is not None and member.source == row.source:
+            return f"source {row.source} does not list it since {row.missing_since:%Y-%m-%d}"
+        return self._policy_obstacle(item, member) or self._certificate_obstacle(item, member)
+
+    def _policy_obstacle(self, item: BulkItem, member: Member) -> str | None:
+        if member.source != LIST:
+            excluded = self.config.exclusion_of(member.address, member.source, member.groups)
+            if excluded is not None:
+                return excluded
+        policy = self.config.policy_for(member.address)
+        if policy is None or item.authority not in self.config.authorities:
+            return f"authority {item.authority} is not configured any more"
+        if policy.mode == "observe":
+            return "mode: observe answers no challenge"
+        if policy.authorities[0] != item.authority:
+            return f"its policy names authority {policy.authorities[0]} now, the plan {item.authority}; make a new plan"
+        return None
+
+    def _certificate_obstacle(self, item: BulkItem, member: Member) -> str | None:
+        if member.principal != item.principal:
+            return "the mailbox was given to another person since the plan was made"
+        if (member.address, item.authority) in self.open_orders:
+            return "an order is open already"
+        held = self.held.get(member.address, ())
+        if item.replaces_id is not None:
+            if not any(one.certificate_id == item.replaces_id for one in held):
+                return "the certificate that it was to replace is not active any more"
+        elif any(one.principal == member.principal and one.not_after > self.now for one in held):
+            return "has a valid certificate already"
+        return None

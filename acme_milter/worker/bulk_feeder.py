@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keeps bulk runs going: opens an enrollment whenever there is room for one, and notes what became of it.
+
+All that it knows is in the store, so that nothing is lost with the process, and several workers may do it at once.
+"""
+
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from acme_milter.config.schema import AuthorityLimits, Config
+from acme_milter.enrollment.model import Cause
+from acme_milter.eventlog import Event, log_event
+from acme_milter.store import audit, bulk_items, bulk_runs, enrollments, plan_facts
+from acme_milter.store.bulk_items import UNENDED_OUTCOMES, BulkItem, Outcome
+from acme_milter.store.bulk_runs import BulkRun, RunState
+from acme_milter.store.database import Database
+from acme_milter.worker.bulk_check import BulkCheck
+from acme_milter.worker.bulk_settler import BulkSettler
+
+EVERY = timedelta(seconds=1)
+AT_ONCE = 100
+"""Items in one transaction: a challenge mail's commit must not wait longer than a fraction of a second."""
+
+ROUNDS = 10
+"""Transactions for one run and authority before others have their turn."""
+
+HOUR = timedelta(hours=1)
+ABANDONED = timedelta(minutes=10)
+"""A run whose command did not send the rest of its mailboxes for so long never will."""
+
+
+class BulkFeeder:
+    """``feed`` is one round. ``work_is_due`` is called when something was opened."""
+
+    def __init__(
+        self,
+        *,
+        config: Callable[[], Config],
+        database: Database,
+        clock: Callable[[], datetime],
+        work_is_due: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._clock = clock
+        self._work_is_due = work_is_due
+        self._settler = BulkSettler(database, clock)
+
+    def feed(self) -> None:
+        """Settle what has ended, open what there is room for, end runs that have nothing left to do."""
+        with self._database.read() as connection:
+            unended = bulk_runs.in_state(connection, *bulk_runs.UNENDED, RunState.CANCELLED)
+        if not unended:
+            return
+        self._settler.settle()
+        opened = 0
+        for run in unended:
+            if run.state is RunState.RUNNING:
+                opened += self._feed_run(run)
+            elif run.state is RunState.RECEIVING and run.created_at < self._clock() - ABANDONED:
+                with self._database.write() as connection:
+                    bulk_runs.forget(connection, run.id)
+            if run.state not in {RunState.RECEIVING, RunState.CANCELLED}:
+                self._end_if_done(run)
+        if opened:
+            log_event(Event.ENROLLMENT_OPENED, count=opened)
+            self._work_is_due()
+
+    def _feed_run(self, run: BulkRun) -> int:
+        config, opened = self._config(), 0
+        stopped = dict(run.stopped)
+        for name, authority in config.authorities.items():
+            if name not in stopped and (reason := self._reason_to_stop(run, name, authority.limits)):
+                stopped[name] = reason
+                self._stop(run, name, stopped)
+            if name not in stopped:
+                opened += self._feed_authority(config, run, name, authority.limits)
+        if stopped:
+            self._stop_whole(run, set(config.authorities) - stopped.keys(), stopped)
+        else:
+            self._skip_unconfigured(config, run)
+        return opened
+
+    def _reason_to_stop(self, run: BulkRun, authority: str, limits: AuthorityLimits) -> str | None:
+        since = max(self._clock() - HOUR, run.counted_from)
+        with self._database.read() as connection:
+            failed = plan_facts.failures_since(connection, authority, since)
+            if failed < limits.failed_per_hour or not bulk_items.waiting(connection, run.id, authority, 1):
+                return None
+        return f"{failed} orders failed within an hour (authorities.{authority}.limits.failed_per_hour)"
+
+    def _stop(self, run: BulkRun, authority: str, stopped: dict[str, str]) -> None:
+        with self._database.write() as connection:
+            bulk_runs.set_stopped(connection, run.id, stopped)
+            audit.record(
+                connection,
+                Event.BULK_STOPPED,
+                at=self._clock(),
+                details={"run": run.id, "authority": authority, "reason": stopped[authority]},
+            )
+        log_event(
+            Event.BULK_STOPPED, level=logging.WARNING, run=run.id, authority=authority, reason=stopped[authority],
+            next=f"acme-milter bulk resume {run.id}",
+        )  # fmt: skip
+
+    def _stop_whole(self, run: BulkRun, others: set[str], stopped: dict[str, str]) -> None:
+        """Once no authority but the stopped ones has anything to do in this run."""
+        with self._database.read() as connection:
+            held_up = any(bulk_items.waiting(connection, run.id, name, 1) for name in stopped)
+            going_on = any(bulk_items.waiting(connection, run.id, name, 1) for name in others)
+        if held_up and not going_on:
+            with self._database.write() as connection:
+                bulk_runs.move(connection, run.id, to=RunState.STOPPED, of={RunState.RUNNING}, now=self._clock())
+
+    def _room(self, connection: sa.Connection, name: str, limits: AuthorityLimits) -> int:
+        """How many more may be planned: as many as could begin to order, and a few, so that nobody waits for us."""
+        now = self._clock()
+        ahead = max(1, limits.in_flight // 5)
+        room = limits.in_flight + ahead - plan_facts.claimed(connection, now + EVERY).get(name, 0)
+        budgets = [limit for limit in (limits.orders_per_hour, limits.mails_per_hour) if limit is not None]
+        if budgets:
+            spent = plan_facts.orders_since(connection, now - HOUR).get(name, 0)
+            room = min(room, min(budgets) - spent - plan_facts.planned(connection, now + EVERY).get(name, 0))
+        return room
+
+    def _feed_authority(self, config: Config, run: BulkRun, name: str, limits: AuthorityLimits) -> int:
+        opened = 0
+        for _ in range(ROUNDS):
+            with self._database.read() as connection:
+                room = self._room(connection, name, limits)
+                if room <= 0 or not bulk_items.waiting(connection, run.id, name, 1):
+                    break
+            with self._database.write() as connection:
+                current = bulk_runs.get(connection, run.id)
+                if current is None or current.state is not RunState.RUNNING:  # somebody has just paused it
+                    break
+                items = bulk_items.waiting(connection, run.id, name, AT_ONCE)
+                opened += self._open_some(connection, config, run, items, room)
+        return opened
+
+    def _open_some(
+        self, connection: sa.Connection, config: Config, run: BulkRun, items: list[BulkItem], room: int
+    ) -> int:
+        now, opened = self._clock(), 0
+        check = BulkCheck.of(connection, config, now, items)
+        for item in items:
+            if opened >= room:
+                break
+            if check.is_not_known_yet(item):
+                continue
+            obstacle = check.obstacle(item)
+            member = config.member(item.address)
+            if obstacle is not None or member is None:
+                bulk_items.set_outcome(connection, item, Outcome.SKIPPED, now=now, reason=obstacle)
+                self._settler.revoke_superseded(connection, run, item)
+                continue
+            fresh_id = uuid.uuid4().hex
+            if bulk_items.set_outcome(connection, item, Outcome.OPEN, now=now, enrollment_id=fresh_id):
+                enrollments.open_new(
+                    connection,
+                    enrollment_id=fresh_id,
+                    address=member.address,
+                    principal=member.principal,
+                    authority=item.authority,
+                    now=now,
+                    cause=Cause.BULK,
+                    replaces_id=item.replaces_id,
+                    bulk_run_id=run.id,
+                )
+                audit.record(
+                    connection, Event.ENROLLMENT_OPENED, at=now, enrollment_id=fresh_id, address=member.address
+                )
+                opened += 1
+        return opened
+
+    def _skip_unconfigured(self, config: Config, run: BulkRun) -> None:
+        """Items of an authority that is gone from the configuration: nobody else would come for them."""
+        with self._database.read() as connection:
+            if not bulk_items.has(connection, run.id, {Outcome.WAITING}):
+                return
+            if any(bulk_items.waiting(connection, run.id, name, 1) for name in config.authorities):
+                return
+            gone = bulk_items.authorities_with(connection, run.id, {Outcome.WAITING}) - set(config.authorities)
+        for name in gone:
+            with self._database.write() as connection:
+                items = bulk_items.waiting(connection, run.id, name, AT_ONCE)
+                self._open_some(connection, config, run, items, len(items))
+
+    def _end_if_done(self, run: BulkRun) -> None:
+        with self._database.read() as connection:
+            if bulk_items.has(connection, run.id, UNENDED_OUTCOMES):
+                return
+        with self._database.write() as connection:
+            states = {RunState.RUNNING, RunState.PAUSED, RunState.STOPPED}
+            if bulk_runs.move(connection, run.id, to=RunState.DONE, of=states, now=self._clock()):
+                log_event(Event.BULK_DONE, run=run.id)

@@ -7,7 +7,6 @@
 import os
 import sys
 import traceback
-from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +15,7 @@ import click
 from acme_milter import __version__
 from acme_milter.cli.configured import DEFAULT_CONFIG
 from acme_milter.cli.exit_codes import ExitCode
+from acme_milter.cli.lazy import LazyGroup
 
 TRACEBACK_VARIABLE = "ACME_MILTER_TRACEBACK"
 
@@ -26,53 +26,31 @@ COMMANDS = {
     "milter": ("acme_milter.cli.roles:milter", "The role beside Postfix."),
     "worker": ("acme_milter.cli.roles:worker", "The role that answers challenges and drives orders."),
     "keyd": ("acme_milter.cli.roles:keyd", "The role that holds the keys."),
-    "status": ("acme_milter.cli.status:status", "Show where every mailbox stands."),
+    "status": ("acme_milter.cli.status:status", "Show how everything is, and what needs a person."),
+    "mailbox": ("acme_milter.cli.mailbox:mailbox", "Look at mailboxes and where they come from."),
+    "cert": ("acme_milter.cli.cert:cert", "Issue, renew, revoke, show and move certificates."),
+    "bulk": ("acme_milter.cli.bulk:bulk", "Plan and run orders for many mailboxes."),
+    "authority": ("acme_milter.cli.authority:authority", "Look at, pause and resume authorities."),
+    "hold": ("acme_milter.cli.hold:hold", "See and release what a guard has stopped."),
+    "config": ("acme_milter.cli.config:config", "Explain and show the configuration."),
+    "report": ("acme_milter.cli.report:report", "Report coverage and what expires."),
     "enroll": ("acme_milter.cli.enroll:enroll", "Get certificates for mailboxes."),
     "export": ("acme_milter.cli.export:export", "Write a mailbox's certificate and key to files."),
     "challenge": ("acme_milter.cli.challenge:challenge", "Look at a challenge mail as the gate does."),
     "demo": ("acme_milter.cli.demo:demo", "Show the whole way on the loopback, with a CA of its own."),
     "testca": ("acme_milter.cli.testca:testca", "Run the RFC 8823 test CA."),
+    "completion": ("acme_milter.cli.completion:completion", "Print the script that completes commands in a shell."),
     "version": ("acme_milter.cli.version:version", "Show the version."),
 }
 # What only the extra `testca` installs; `demo` and `testca` need it.
 _TESTCA_MODULES = frozenset({"aiosmtpd", "dnslib", "starlette", "uvicorn"})
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are found in COMMANDS and imported by `get_command`."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order an administrator meets them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None when there is none of that name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        command = getattr(import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click, with a did-you-mean."""
-        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            ctx.fail(f"no such command: {args[0]!r}{hint}")
-        return super().resolve_command(ctx, args)
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    places=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--config",
     "-c",

@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from acme_milter.enrollment.model import OPEN_STATES, State
+from acme_milter.enrollment.model import State
+from acme_milter.report.rows import remark_of
 from acme_milter.store.overview import Overview
 
 STAGES: tuple[tuple[str, frozenset[State]], ...] = (
@@ -48,16 +49,6 @@ def count_stages(rows: Sequence[Overview]) -> list[tuple[str, int]]:
     """How many enrollments are in each stage, in the order in which they pass them."""
     counts = Counter(row.state for row in rows)
     return [(name, sum(counts[state] for state in states)) for name, states in STAGES]
-
-
-def remark_of(row: Overview) -> str:
-    """What is in an enrollment's way, and what becomes of it; empty when nothing is."""
-    again = row.next_attempt_at
-    if row.last_error is None:
-        return f"due at {again:%Y-%m-%d %H:%M:%S} UTC" if row.state is State.PLANNED and again else ""
-    if row.state in OPEN_STATES and again is not None:
-        return f"{row.last_error}; next attempt at {again:%Y-%m-%d %H:%M:%S} UTC"
-    return f"{row.last_error}; will be ordered again" if row.successor_id else row.last_error
 
 
 def _in_the_way(rows: Sequence[Overview]) -> list[Overview]:

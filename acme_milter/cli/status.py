@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`status`: how the mailboxes are doing. Reads the store; needs no running role."""
+"""`status`: one screen that says how everything is. Asks the worker; without one it reads the store."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from acme_milter.cli.configured import load_config_or_exit
-from acme_milter.cli.enroll import row_as_json
-from acme_milter.cli.progress import count_stages, remark_of
-from acme_milter.cli.store import reading_store
-from acme_milter.cli.table import Column, print_table
-from acme_milter.config.schema import Config
+from acme_milter.cli.table import Column, show_table
+from acme_milter.cli.view import ask_view, print_document
 from acme_milter.ipc.client import FrameClient, PeerUnavailable
-from acme_milter.store import overview
-from acme_milter.store.overview import Overview
+
+if TYPE_CHECKING:
+    from acme_milter.config.schema import Config
 
 COLUMNS = (
     Column("mailbox"),
@@ -27,38 +24,42 @@ COLUMNS = (
     Column("reply", spare=1),
     Column("remark"),
 )
+_DOMAINS = (
+    Column("domain"),
+    Column("certificate", right=True),
+    Column("of", right=True),
+    Column("open", right=True),
+    Column("failed", right=True),
+    Column("without", right=True),
+    Column(""),
+)
 
 
 @click.command()
 @click.argument("addresses", nargs=-1, metavar="[ADDRESS…]")
+@click.option("--all", "every", is_flag=True, help="List every mailbox, however many there are.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.pass_context
-def status(context: click.Context, addresses: Sequence[str], as_json: bool) -> None:
-    """Show each mailbox's latest enrollment (of these, or of all), and whether the roles are running."""
+def status(context: click.Context, addresses: Sequence[str], every: bool, as_json: bool) -> None:
+    """Show whether the roles run, who has a certificate, what is under way, and what needs a person.
+
+    With ADDRESSES, with --all, and where there are at most 50 mailboxes, each mailbox's latest order is listed.
+    """
     config = load_config_or_exit(context)
-    wanted = [config.canonical(address) or address for address in addresses] or None
-    with reading_store(config) as database, database.read() as connection:
-        rows = overview.latest_of_each_mailbox(connection, wanted)
-    enrolled = {row.address for row in rows}
-    never = sorted(address for address in (wanted or config.managed()) if address not in enrolled)
-    running = {"keyd": _answers(config, "keyd"), "worker": _answers(config, "worker")}
+    document: dict[str, Any] = ask_view(context, config, "status", addresses=list(addresses), every=every)
+    document["running"] = {"keyd": _answers(config, "keyd"), "worker": _answers(config, "worker")}
     if as_json:
-        document = {
-            "schema": "acme-milter/status/1",
-            "running": running,
-            "stages": dict(count_stages(rows)),
-            "mailboxes": [row_as_json(row) for row in rows],
-            "never_enrolled": never,
-        }
-        click.echo(json.dumps(document))
-    else:
-        _print(rows, never, running)
-        for address in never if wanted else ():
-            known = config.canonical(address) is not None
-            click.echo(f"{address}: {'never enrolled' if known else 'not a managed mailbox'}")
+        print_document(document)
+        return
+    if not addresses:
+        _print_summary(document)
+    _print_mailboxes(document)
+    for address in document.get("never_enrolled", ()) if addresses else ():
+        known = address not in document["not_managed"]
+        click.echo(f"{address}: {'never enrolled' if known else 'not a managed mailbox'}")
 
 
-def _answers(config: Config, role: str) -> bool:
+def _answers(config: "Config", role: str) -> bool:
     path = config.keys.socket if role == "keyd" else config.worker.control_socket
     try:
         with FrameClient(path, timeout=2.0) as peer:
@@ -68,29 +69,81 @@ def _answers(config: Config, role: str) -> bool:
     return True
 
 
-def _print(rows: Sequence[Overview], never: Sequence[str], running: dict[str, bool]) -> None:
-    console = Console(soft_wrap=True)
-    roles = ", ".join(f"{role} {'runs' if up else 'does not run'}" for role, up in running.items())
-    stages = ", ".join(f"{name} {count}" for name, count in count_stages(rows) if count)
-    console.print(f"{roles}; {stages or 'nothing enrolled'}; never enrolled {len(never)}", highlight=False)
-    if rows:
-        print_table(console, COLUMNS, [_cells(row) for row in rows])
+def _print_summary(document: dict[str, Any]) -> None:
+    roles = (f"{role} {'runs' if up else 'does not run'}" for role, up in document["running"].items())
+    stages = ", ".join(f"{name} {count}" for name, count in document["stages"].items() if count)
+    click.echo(f"{', '.join(roles)}; {stages or 'nothing enrolled'}")
+    click.echo()
+    domains = document["coverage"]["domains"]
+    if domains:
+        total = {"domain": "all", **document["coverage"]["total"]}
+        show_table(_DOMAINS, [_domain_cells(row) for row in ([*domains, total] if len(domains) > 1 else domains)])
+        click.echo()
+    for line in (_today(document["today"]), *_authorities(document["authorities"]), _ahead(document)):
+        click.echo(line)
+    for run in document["bulk_runs"]:
+        counts = ", ".join(f"{name} {count}" for name, count in run["outcomes"].items())
+        click.echo(f"bulk: {run['description']}, {run['state']}: {counts or 'empty'}")
+    needs = document["needs_you"]
+    click.echo(f"needs you: {len(needs) or 'nothing'}")
+    for need in needs:
+        click.echo(f"  {need['text']}\n    {need['command']}")
 
 
-def _cells(row: Overview) -> tuple[str, ...]:
+def _domain_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    counts = (row["with_certificate"], row["managed"], row["open"], row["failed"], row["missing"])
+    gone = f"{row['gone']} not in their source any more" if row["gone"] else ""
+    return (row["domain"], *(f"{count}" for count in counts), gone)
+
+
+def _today(today: dict[str, Any]) -> str:
     return (
-        row.address,
-        row.state.value,
-        _short(row.serial),
-        row.not_after.date().isoformat() if row.not_after else "",
-        f"{(row.state_since - row.opened_at).total_seconds():.1f}",
-        row.challenge_queue_id or "",
-        row.reply_queue_id or "",
-        remark_of(row),
+        f"today: ordered {today['ordered']}, challenge mails {today['challenge_mails']}, replies {today['replies']},"
+        f" issued {today['issued']}, failed {today['failed']}"
     )
 
 
-def _short(serial: str | None) -> str:
+def _authorities(authorities: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for row in authorities:
+        budget = f" of {row['orders_per_hour']}" if row["orders_per_hour"] else ""
+        line = (
+            f"authority {row['authority']}: in flight {row['in_flight']} of {row['in_flight_limit']},"
+            f" ordered this hour {row['orders_this_hour']}{budget}, failed {row['failed_this_hour']}"
+        )
+        if (pause := row["paused"]) is not None:
+            line += f"; paused until {pause['until'] or 'somebody resumes it'}: {pause['reason']}"
+        yield line
+
+
+def _ahead(document: dict[str, Any]) -> str:
+    renewals, expiring = document["renewals"], document["expiring"]
+    return (
+        f"renewals due in 7 days {renewals['due_in_7_days']}, in 30 days {renewals['due_in_30_days']};"
+        f" expiring in 7 days {expiring['in_7_days']}, in 30 days {expiring['in_30_days']}"
+    )
+
+
+def _print_mailboxes(document: dict[str, Any]) -> None:
+    rows = document.get("mailboxes")
+    if rows:
+        click.echo()
+        show_table(COLUMNS, [_cells(row) for row in rows])
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["address"],
+        row["state"],
+        short(row["serial"]),
+        (row["not_after"] or "")[:10],
+        f"{row['seconds']:.1f}",
+        row["challenge_queue_id"] or "",
+        row["reply_queue_id"] or "",
+        row["remark"],
+    )
+
+
+def short(serial: str | None) -> str:
     """A serial has up to forty digits; the first sixteen name it well enough for the eye."""
     if serial is None:
         return ""

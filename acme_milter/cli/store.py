@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How a command gets at the store, and what it says when it cannot: which store, why, and what to do."""
 
-import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,11 @@ import sqlalchemy as sa
 from alembic.util.exc import CommandError
 
 from acme_milter.cli.exit_codes import ExitCode
+from acme_milter.cli.owner import as_owner
 from acme_milter.config.schema import Config
 from acme_milter.store.database import Database, StoreUnusable
+
+__all__ = ["DRIVER_MISSING", "STORE_FAULTS", "as_owner", "forbidden_file", "reading_store", "store_fault"]
 
 STORE_FAULTS = (StoreUnusable, sa.exc.DBAPIError, CommandError)
 
@@ -79,14 +81,3 @@ def forbidden_file(config: Config) -> Path | None:
         return Path(url.database)
     except OSError:
         return None
-
-
-def as_owner(path: Path) -> str:
-    """Who may use `path`: its owner, or that of the directory above where the path itself may not be seen."""
-    for place in (path, *path.parents):
-        try:
-            owner = pwd.getpwuid(place.stat().st_uid).pw_name
-        except (OSError, KeyError):
-            continue
-        return "run this as root" if owner == "root" else f"run this as root, or with: sudo -u {owner}"
-    return "run this as root"

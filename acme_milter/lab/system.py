@@ -161,8 +161,8 @@ class Lab:
         return results
 
     def status(self) -> dict[str, Any]:
-        """`status --json`."""
-        document: dict[str, Any] = json.loads(self.run_command("status", "--json").stdout)
+        """`status --all --json`."""
+        document: dict[str, Any] = json.loads(self.run_command("status", "--all", "--json").stdout)
         return document
 
     def send(self, raw: bytes, sender: str, *recipients: str, options: Sequence[str] = ()) -> None:

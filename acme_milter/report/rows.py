@@ -3,6 +3,7 @@
 
 from datetime import datetime
 
+from acme_milter.enrollment.model import OPEN_STATES, State
 from acme_milter.store.overview import Overview
 
 Row = dict[str, object]
@@ -30,5 +31,15 @@ def enrollment_row(row: Overview) -> Row:
         "reply_queue_id": row.reply_queue_id,
         "error": row.last_error,
         "next_attempt_at": instant(row.next_attempt_at),
-        "successor_id": row.successor_id,
+        "remark": remark_of(row),
     }
+
+
+def remark_of(row: Overview) -> str:
+    """What is in an enrollment's way, and what becomes of it; empty when nothing is."""
+    again = row.next_attempt_at
+    if row.last_error is None:
+        return f"due at {again:%Y-%m-%d %H:%M:%S} UTC" if row.state is State.PLANNED and again else ""
+    if row.state in OPEN_STATES and again is not None:
+        return f"{row.last_error}; next attempt at {again:%Y-%m-%d %H:%M:%S} UTC"
+    return f"{row.last_error}; will be ordered again" if row.successor_id else row.last_error

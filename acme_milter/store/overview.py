@@ -46,24 +46,33 @@ class Overview:
     reply_queue_id: str | None
 
 
+AT_ONCE = 500
+"""Ids or addresses in one statement; databases have limits, 32 766 at the lowest."""
+
+
 def of_enrollments(connection: sa.Connection, ids: Sequence[str]) -> list[Overview]:
-    """The enrollments with these ids, in no particular order."""
-    return _rows(connection, enrollment.c.id.in_(ids))
+    """The enrollments with these ids, however many, in no particular order."""
+    rows: list[Overview] = []
+    for start in range(0, len(ids), AT_ONCE):
+        rows += _rows(connection, enrollment.c.id.in_(ids[start : start + AT_ONCE]))
+    return rows
 
 
 def latest_of_each_mailbox(connection: sa.Connection, addresses: Sequence[str] | None = None) -> list[Overview]:
     """The newest enrollment of each mailbox (of these, or of all), by address."""
-    newest = (
-        sa.select(enrollment.c.address, sa.func.max(enrollment.c.opened_at).label("opened_at"))
-        .group_by(enrollment.c.address)
-        .subquery()
+    newer = enrollment.alias()
+    later = sa.or_(
+        newer.c.opened_at > enrollment.c.opened_at,
+        sa.and_(newer.c.opened_at == enrollment.c.opened_at, newer.c.id > enrollment.c.id),
     )
-    condition: sa.ColumnElement[bool] = sa.exists().where(
-        newest.c.address == enrollment.c.address, newest.c.opened_at == enrollment.c.opened_at
-    )
-    if addresses is not None:
-        condition = sa.and_(condition, enrollment.c.address.in_(addresses))
-    return sorted(_rows(connection, condition), key=lambda row: row.address)
+    newest = ~sa.exists().where(newer.c.address == enrollment.c.address, later)
+    if addresses is None:
+        return sorted(_rows(connection, newest), key=lambda row: row.address)
+    rows: list[Overview] = []
+    for start in range(0, len(addresses), AT_ONCE):
+        some = enrollment.c.address.in_(addresses[start : start + AT_ONCE])
+        rows += _rows(connection, sa.and_(newest, some))
+    return sorted(rows, key=lambda row: row.address)
 
 
 def _rows(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[Overview]:

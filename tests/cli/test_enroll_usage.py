@@ -71,7 +71,7 @@ def test_under_mode_observe_it_says_that_no_certificate_will_come(tmp_path: Path
         run = command(config, "enroll", "alice@org.example")
         done = subprocess.run(run, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "alice@org.example: opened\n")
-    assert ("set mode: enforce and restart" in done.stderr) is told
+    assert ("set mode: enforce and reload" in done.stderr) is told
 
 
 def test_who_stops_waiting_is_told_that_the_orders_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_who_stops_waiting_is_told_that_the_orders_go_on(tmp_path: Path, monkeyp
 
     opened = [{"address": "alice@org.example", "outcome": "opened", "id": "1"}]
     monkeypatch.setattr("acme_milter.cli.enroll.ask_for", lambda *_arguments, **_options: opened)
-    monkeypatch.setattr("acme_milter.cli.enroll.follow", interrupted)
+    monkeypatch.setattr("acme_milter.cli.ordering.follow", interrupted)
     done = CliRunner().invoke(enroll, ["--wait", "alice@org.example"], obj=configured(tmp_path))
     assert done.exit_code == 75
     assert "they go on without me" in done.output

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from rich.console import Console
 
-from acme_milter.cli.progress import LiveView, PlainView, remark_of
+from acme_milter.cli.progress import LiveView, PlainView
 from acme_milter.cli.status import COLUMNS
 from acme_milter.cli.table import print_table
 from acme_milter.enrollment.model import State
+from acme_milter.report.rows import remark_of
 from acme_milter.store.overview import Overview
 
 NOW = datetime(2026, 11, 22, 6, 0, tzinfo=UTC)

@@ -45,14 +45,15 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Rows as they are to be stored. ``joined`` are new or come back after they had left, ``returned`` were missing,
-    ``changed`` have another name, group or source, ``let_through`` had been waiting. ``moved`` belong to another person
-    now: (before, after). ``respelled`` is (known spelling, the source's). ``number`` is of wanted mailboxes.
+    """Rows as they are to be stored. ``joined`` are new, ``rejoined`` had left, ``returned`` were missing, ``changed``
+    have another name, group or source, ``let_through`` had been waiting. ``moved`` belong to another person now:
+    (before, after). ``respelled`` is (known spelling, the source's). ``number`` is of wanted mailboxes.
     """
 
     source: str
     number: int
     joined: tuple[StoredMailbox, ...] = ()
+    rejoined: tuple[StoredMailbox, ...] = ()
     returned: tuple[StoredMailbox, ...] = ()
     changed: tuple[StoredMailbox, ...] = ()
     let_through: tuple[StoredMailbox, ...] = ()
@@ -70,19 +71,25 @@ class Difference:
         if {change_hold(self.source), leavers_hold(self.source)} & set(held):
             rest = rest.without_losses()
         if new_hold(self.source) in held:
-            waiting = tuple(dataclasses.replace(row, came_as=CameAs.WAITING) for row in rest.joined)
-            rest = dataclasses.replace(rest, joined=waiting, let_through=())
+            rest = dataclasses.replace(
+                rest, joined=_waiting(rest.joined), rejoined=_waiting(rest.rejoined), let_through=()
+            )
         return rest
 
     def without_losses(self) -> "Difference":
-        """Nobody goes; those who come, come."""
-        return dataclasses.replace(self, missing=(), moved=())
+        """Nobody goes, those who are missing already neither: who lists too few is not believed at all."""
+        return dataclasses.replace(self, missing=(), moved=(), left=())
 
     @property
     def rows(self) -> tuple[StoredMailbox, ...]:
         """Everything to be stored, but for the spelling."""
         after = tuple(row for _, row in self.moved)
-        return (*self.joined, *self.returned, *self.changed, *self.let_through, *self.missing, *self.left, *after)
+        kept = (*self.returned, *self.changed, *self.let_through, *self.missing, *self.left)
+        return (*self.joined, *self.rejoined, *kept, *after)
+
+
+def _waiting(rows: tuple[StoredMailbox, ...]) -> tuple[StoredMailbox, ...]:
+    return tuple(dataclasses.replace(row, came_as=CameAs.WAITING) for row in rows)
 
 
 def change_hold(source: str) -> str:
@@ -100,6 +107,7 @@ def new_hold(source: str) -> str:
 @dataclass(slots=True)
 class _Changes:
     joined: list[StoredMailbox] = field(default_factory=list)
+    rejoined: list[StoredMailbox] = field(default_factory=list)
     returned: list[StoredMailbox] = field(default_factory=list)
     changed: dict[str, StoredMailbox] = field(default_factory=dict)
     moved: list[tuple[StoredMailbox, StoredMailbox]] = field(default_factory=list)
@@ -132,13 +140,14 @@ def difference(
     present = sum(row.is_present for row in own)
     stops = [
         *_loss_guard(source, present, gone, changes.moved, rules, empty=not listed),
-        *_growth_guard(source, changes.joined, waiting, rules.safety, first=first),
+        *_growth_guard(source, [*changes.joined, *changes.rejoined], waiting, rules.safety, first=first),
     ]
     let_through = [dataclasses.replace(changes.changed.pop(row.folded, row), came_as=CameAs.JOINER) for row in waiting]
     return Difference(
         source=source,
         number=len(listed),
         joined=tuple(changes.joined),
+        rejoined=tuple(changes.rejoined),
         returned=tuple(changes.returned),
         changed=tuple(changes.changed.values()),
         let_through=tuple(let_through),
@@ -169,7 +178,8 @@ def _compare(
     if takes_over and row.is_present and rules.configured(row):
         return  # two sources list it: it stays with the one that had it first
     if row.left_at is not None:
-        changes.joined.append(_new_row(source, entry, _principal_after(source, entry, row, now), CameAs.JOINER, now))
+        principal = _principal_after(source, entry, row, now)
+        changes.rejoined.append(_new_row(source, entry, principal, CameAs.JOINER, now))
         return
     if not takes_over and None not in {row.person_id, entry.id} and row.person_id != entry.id:
         changes.moved.append((row, _new_row(source, entry, entry.principal(source), CameAs.JOINER, now)))

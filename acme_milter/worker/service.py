@@ -30,6 +30,7 @@ from acme_milter.worker.janitor import EVERY, Janitor
 from acme_milter.worker.key_lookup import KeyLookup
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.order_driver import OrderDriver
+from acme_milter.worker.people import People
 from acme_milter.worker.responder import Responder
 from acme_milter.worker.scheduler import Scheduler
 from acme_milter.worker.standing_config import StandingConfig
@@ -59,6 +60,9 @@ class Worker:
         self._authorities = Authorities(
             config=self.config, database=self._database, keyd=self._keyd, clock=self._clock.now
         )
+        self._people = People(
+            standing=self._standing, database=self._database, authorities=self._authorities, clock=self._clock
+        )
         self._scheduler: Scheduler | None = None
         self._chores: Chores | None = None
         self._servers: list[FrameServer] = []
@@ -74,6 +78,7 @@ class Worker:
         data_key = _await_data_key(self._keyd, stop)
         with self._database.write() as connection:
             identity.bind(connection, sealing_key_id(data_key))
+        self._people.load()
         vault = Vault(data_key)
         config = self.config()
         self._scheduler = scheduler = self._make_scheduler(vault)
@@ -113,6 +118,7 @@ class Worker:
             self._chores.stop()
         if self._scheduler is not None:
             self._scheduler.stop()
+        self._people.stop()
         self._pool.close()
         self._authorities.close()
         self._keyd.close()
@@ -129,7 +135,11 @@ class Worker:
             config=self.config, database=self._database, clock=self._clock.now, work_is_due=scheduler.wake
         )
         views = ViewCall(config=self.config, database=self._database, clock=self._clock.now)
-        return Control({"enroll": enrolling.answer, "view": views.answer})
+        return Control({"enroll": enrolling.answer, "view": views.answer, **self._people.answers(self._ask_for)})
+
+    def _ask_for(self, chore: str) -> None:
+        if self._chores is not None:
+            self._chores.ask_for(chore)
 
     def _make_chores(self) -> Chores:
         janitor = Janitor(database=self._database, clock=self._clock.now)
@@ -140,7 +150,7 @@ class Worker:
             if not watch.jumped():
                 janitor.tidy()
 
-        return Chores([Chore("janitor", EVERY, tidy)], self._clock)
+        return Chores([Chore("janitor", EVERY, tidy), *self._people.chores()], self._clock)
 
     def _make_scheduler(self, vault: Vault) -> Scheduler:
         place = f"{socket.gethostname()}:{self.config().worker.control_socket}"

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What follows when a mailbox has left or is another person's: orders end, certificates go out of use, by policy they
+are revoked. Keys stay with the person whose they are.
+"""
+
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from acme_milter.acme.problem import AcmeError
+from acme_milter.acme.revocation import RevocationReason
+from acme_milter.config.schema import Config
+from acme_milter.enrollment.model import Enrollment, State
+from acme_milter.enrollment.state_machine import Cancelled, Retired, advance
+from acme_milter.eventlog import Event, log_event
+from acme_milter.keys.client import KeydUnavailable
+from acme_milter.keys.refusal import KeydRefused
+from acme_milter.mailboxes.record import leavers_policy
+from acme_milter.store import audit, certificates, enrollments, mailboxes, revocations
+from acme_milter.store.database import Database
+from acme_milter.store.mailboxes import Astray
+from acme_milter.worker.authorities import Authorities, AuthorityUnusable
+
+EVERY = timedelta(minutes=10)
+"""A certificate that was under way when its mailbox left is found and put out of use after so long at most."""
+
+AT_ONCE = 100
+
+
+def reason_of(word: str) -> RevocationReason:
+    """RFC 5280 §5.3.1, spelled as in the configuration: ``key-compromise``. Raises KeyError."""
+    return RevocationReason[word.upper().replace("-", "_")]
+
+
+class Leaving:
+    """Looks for enrollments that are nobody's any more, whoever made them so and when: a crash in between, or another
+    worker, leaves nothing undone. Any number of workers may do it.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Callable[[], Config],
+        database: Database,
+        authorities: Authorities,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._authorities = authorities
+        self._clock = clock
+        # An authority that hangs must hold up neither the chores nor the store.
+        self._giving_back = ThreadPoolExecutor(2, thread_name_prefix="give-back")
+
+    def close(self) -> None:
+        self._giving_back.shutdown(cancel_futures=True)
+
+    def end_what_is_over(self) -> int:
+        """One round; returns the number of enrollments that were ended or went out of use."""
+        ended = 0
+        while True:
+            with self._database.read() as connection:
+                found = mailboxes.astray(connection, AT_ONCE)
+            done = self._end_some(found) if found else []
+            for enrollment in done:
+                if enrollment.authorization_url is not None and enrollment.state is State.CANCELLED:
+                    self._giving_back.submit(self._give_back, enrollment.authority, enrollment.authorization_url)
+            ended += len(done)
+            if not done:  # all done, or each of them was moved on just now: the next round looks again
+                return ended
+
+    def _end_some(self, found: list[Astray]) -> list[Enrollment]:
+        done: list[Enrollment] = []
+        with self._database.write() as connection:
+            for one in found:
+                with contextlib.suppress(enrollments.StaleVersion):
+                    after = self._end_one(connection, one)
+                    if after is not None:
+                        done.append(after)
+        for after in done:
+            if after.state is State.CANCELLED:
+                log_event(
+                    Event.ENROLLMENT_CANCELLED,
+                    rcpt=after.address,
+                    authority=after.authority,
+                    order=after.id,
+                    error=after.last_error,
+                )
+        return done
+
+    def _end_one(self, connection: sa.Connection, one: Astray) -> Enrollment | None:
+        enrollment = enrollments.get(connection, one.enrollment_id)
+        if enrollment is None or not (enrollment.is_open or enrollment.state is State.ACTIVE):
+            return None
+        now = self._clock()
+        why = "the mailbox has left" if one.has_left else "the mailbox is another person's now"
+        event = Cancelled(last_error=why) if enrollment.is_open else Retired()
+        after = advance(enrollment, event, now)
+        enrollments.save(connection, after)
+        audit.record(
+            connection,
+            type(event).__name__,
+            at=now,
+            enrollment_id=after.id,
+            address=after.address,
+            details={"state": after.state, "reason": why},
+        )
+        if after.state is State.SUPERSEDED:
+            self._revoke_by_policy(connection, after, one, now)
+        return after
+
+    def _revoke_by_policy(self, connection: sa.Connection, enrollment: Enrollment, one: Astray, now: datetime) -> None:
+        row = mailboxes.find(connection, one.folded)
+        policy = None if row is None else leavers_policy(self._config(), row)
+        if policy is None or not policy.revoke:
+            return
+        # Also those before it that still last: they prove as much.
+        for certificate in certificates.valid_of(connection, enrollment.address, enrollment.principal, now):
+            revocations.ask(connection, certificate, reason_of(policy.reason), now, by="leavers")
+
+    def _give_back(self, authority: str, authorization_url: str) -> None:
+        """Otherwise the authority could hand it out again with the next person's order (F-20)."""
+        with contextlib.suppress(AcmeError, KeydUnavailable, KeydRefused, AuthorityUnusable):
+            self._authorities.client(authority).deactivate_authorization(authorization_url)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whose mailboxes there are, and what follows when that changes: the worker's parts for it, put together."""
+
+from collections.abc import Callable
+
+from acme_milter.clock import Clock
+from acme_milter.store.database import Database
+from acme_milter.worker import leaving, mailbox_keeping, revoker
+from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.chores import Chore
+from acme_milter.worker.control import Answer
+from acme_milter.worker.leaving import Leaving
+from acme_milter.worker.mailbox_calls import MailboxCalls
+from acme_milter.worker.mailbox_keeping import MailboxKeeping
+from acme_milter.worker.revocation_call import RevocationCall
+from acme_milter.worker.revoker import Revoker
+from acme_milter.worker.standing_config import StandingConfig
+
+
+class People:
+    """Keeps mailboxes, lets leavers go, revokes."""
+
+    def __init__(self, *, standing: StandingConfig, database: Database, authorities: Authorities, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._leaving = Leaving(config=standing.current, database=database, authorities=authorities, clock=clock.now)
+        self._revoker = Revoker(database=database, authorities=authorities, clock=clock.now)
+        self.keeping = MailboxKeeping(
+            standing=standing, database=database, clock=clock, somebody_went=self._leaving.end_what_is_over
+        )
+
+    def load(self) -> None:
+        """Once the store has its schema, and before anything is answered: what it knows is managed."""
+        self.keeping.load()
+
+    def stop(self) -> None:
+        self.keeping.stop()
+        self._leaving.close()
+        self._revoker.stop()
+
+    def chores(self) -> list[Chore]:
+        def end_what_is_over() -> None:
+            self._leaving.end_what_is_over()
+
+        return [
+            Chore("mailboxes", mailbox_keeping.EVERY, self.keeping.work),
+            Chore("leaving", leaving.EVERY, end_what_is_over),
+            Chore("revocations", revoker.EVERY, self._revoker.work),
+        ]
+
+    def answers(self, ask_for: Callable[[str], None]) -> dict[str, Answer]:
+        """What the control socket's calls about people are answered by. ``ask_for``: do a chore soon."""
+        calls = MailboxCalls(keeping=self.keeping, database=self._database, clock=self._clock.now, ask_for=ask_for)
+        revoke = RevocationCall(
+            database=self._database, clock=self._clock.now, work_is_due=lambda: ask_for("revocations")
+        )
+        return {"sync": calls.sync, "release-hold": calls.release_hold, "revoke": revoke.answer}

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Config
 from acme_milter.report.pace import HOUR, SAMPLE, estimate, pace_of
 from acme_milter.report.unanswerable import Unanswerable
-from acme_milter.store import bulk_items, bulk_runs, bulk_tallies, enrollments, plan_facts
+from acme_milter.store import budgets, bulk_items, bulk_runs, bulk_tallies, enrollments, plan_facts
 from acme_milter.store.bulk_items import UNENDED_OUTCOMES, Outcome
 from acme_milter.store.bulk_runs import BulkRun, RunState
 from acme_milter.store.bulk_tallies import DomainTally
@@ -155,7 +155,7 @@ def _authorities(connection: sa.Connection, config: Config, run: BulkRun, now: d
                 "orders_last_hour": orders.get(name, 0),
                 "orders_per_hour": None if limits is None else limits.orders_per_hour,
                 "mails_per_hour": None if limits is None else limits.mails_per_hour,
-                "failed_last_hour": plan_facts.failures_since(connection, name, max(now - HOUR, run.counted_from)),
+                "failed_last_hour": budgets.failed(connection, name, max(now - HOUR, run.counted_from)),
                 "failed_per_hour": None if limits is None else limits.failed_per_hour,
             }
         )

@@ -111,31 +111,12 @@ def orders_since(connection: sa.Connection, since: datetime) -> dict[str, int]:
     return _numbers(connection, enrollment.c.began_ordering_at > since)
 
 
-def failures_since(connection: sa.Connection, authority: str, since: datetime) -> int:
-    """How many of the authority's orders have failed since."""
-    failed = sa.and_(
-        enrollment.c.authority == authority,
-        enrollment.c.state == State.FAILED.value,
-        enrollment.c.state_since > since,
-    )
-    return _numbers(connection, failed).get(authority, 0)
-
-
-def claimed(connection: sa.Connection, soon: datetime) -> dict[str, int]:
-    """How many enrollments are under way or due until ``soon``, by authority."""
-    return _numbers(
-        connection,
-        sa.or_(
-            enrollment.c.state.in_([state.value for state in OPEN_STATES - {State.PLANNED}]),
-            sa.and_(enrollment.c.state == State.PLANNED.value, enrollment.c.next_attempt_at <= soon),
-        ),
-    )
-
-
 def planned(connection: sa.Connection, soon: datetime) -> dict[str, int]:
     """How many enrollments are due until ``soon`` and have not begun to order, by authority."""
+    begins = enrollment.c.lease_until.is_not(None)  # is counted by whoever counts what is under way
     return _numbers(
-        connection, sa.and_(enrollment.c.state == State.PLANNED.value, enrollment.c.next_attempt_at <= soon)
+        connection,
+        sa.and_(enrollment.c.state == State.PLANNED.value, enrollment.c.next_attempt_at <= soon, ~begins),
     )
 
 

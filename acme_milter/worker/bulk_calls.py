@@ -29,7 +29,7 @@ class BulkFault(Exception):
 
 
 class BulkCalls:
-    """``calls`` are for the control socket. Each answers ``{"error": text}`` for what cannot be done."""
+    """``calls`` are for the control socket. What cannot be done is answered ``{"error": "refused", "text": …}``."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class BulkCalls:
             try:
                 return answer(header)
             except BulkFault as fault:
-                return {"error": str(fault)}
+                return {"error": "refused", "text": str(fault)}
 
         return guarded
 

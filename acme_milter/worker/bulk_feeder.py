@@ -6,7 +6,7 @@ All that it knows is in the store, so that nothing is lost with the process, and
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from acme_milter.config.schema import AuthorityLimits, Config
 from acme_milter.enrollment.model import Cause
 from acme_milter.eventlog import Event, log_event
-from acme_milter.store import audit, bulk_items, bulk_runs, enrollments, plan_facts
+from acme_milter.store import audit, budgets, bulk_items, bulk_runs, enrollments, plan_facts
 from acme_milter.store.bulk_items import UNENDED_OUTCOMES, BulkItem, Outcome
 from acme_milter.store.bulk_runs import BulkRun, RunState
 from acme_milter.store.database import Database
@@ -42,11 +42,14 @@ class BulkFeeder:
         config: Callable[[], Config],
         database: Database,
         clock: Callable[[], datetime],
+        places: Callable[[sa.Connection, datetime], Mapping[str, int]],
         work_is_due: Callable[[], None],
     ) -> None:
+        """``places``: how many more enrollments each authority may see begin now."""
         self._config = config
         self._database = database
         self._clock = clock
+        self._places = places
         self._work_is_due = work_is_due
         self._settler = BulkSettler(database, clock)
 
@@ -78,7 +81,7 @@ class BulkFeeder:
                 stopped[name] = reason
                 self._stop(run, name, stopped)
             if name not in stopped:
-                opened += self._feed_authority(config, run, name, authority.limits)
+                opened += self._feed_authority(config, run, name)
         if stopped:
             self._stop_whole(run, set(config.authorities) - stopped.keys(), stopped)
         else:
@@ -88,7 +91,7 @@ class BulkFeeder:
     def _reason_to_stop(self, run: BulkRun, authority: str, limits: AuthorityLimits) -> str | None:
         since = max(self._clock() - HOUR, run.counted_from)
         with self._database.read() as connection:
-            failed = plan_facts.failures_since(connection, authority, since)
+            failed = budgets.failed(connection, authority, since)
             if failed < limits.failed_per_hour or not bulk_items.waiting(connection, run.id, authority, 1):
                 return None
         return f"{failed} orders failed within an hour (authorities.{authority}.limits.failed_per_hour)"
@@ -116,22 +119,17 @@ class BulkFeeder:
             with self._database.write() as connection:
                 bulk_runs.move(connection, run.id, to=RunState.STOPPED, of={RunState.RUNNING}, now=self._clock())
 
-    def _room(self, connection: sa.Connection, name: str, limits: AuthorityLimits) -> int:
-        """How many more may be planned: as many as could begin to order, and a few, so that nobody waits for us."""
+    def _room(self, connection: sa.Connection, name: str) -> int:
+        """How many more may be opened: those that are planned already come first."""
         now = self._clock()
-        ahead = max(1, limits.in_flight // 5)
-        room = limits.in_flight + ahead - plan_facts.claimed(connection, now + EVERY).get(name, 0)
-        budgets = [limit for limit in (limits.orders_per_hour, limits.mails_per_hour) if limit is not None]
-        if budgets:
-            spent = plan_facts.orders_since(connection, now - HOUR).get(name, 0)
-            room = min(room, min(budgets) - spent - plan_facts.planned(connection, now + EVERY).get(name, 0))
-        return room
+        places = self._places(connection, now).get(name, 0)
+        return places - plan_facts.planned(connection, now + EVERY).get(name, 0)
 
-    def _feed_authority(self, config: Config, run: BulkRun, name: str, limits: AuthorityLimits) -> int:
+    def _feed_authority(self, config: Config, run: BulkRun, name: str) -> int:
         opened = 0
         for _ in range(ROUNDS):
             with self._database.read() as connection:
-                room = self._room(connection, name, limits)
+                room = self._room(connection, name)
                 if room <= 0 or not bulk_items.waiting(connection, run.id, name, 1):
                     break
             with self._database.write() as connection:

@@ -66,6 +66,7 @@ class Scheduler:
         self._responder = responder
         self._clock = clock
         self.order_became_known: Callable[[], None] = _nobody_waits
+        self.enrollment_ended: Callable[[], None] = _nobody_waits
         self._threads = threads
         self._steps = ThreadPoolExecutor(threads, thread_name_prefix="step")
         self._replies = ThreadPoolExecutor(REPLY_THREADS, thread_name_prefix="reply")
@@ -250,6 +251,8 @@ class Scheduler:
 
     def _tell(self, before: Enrollment, after: Enrollment) -> None:
         facts: dict[str, Any] = {"rcpt": after.address, "authority": after.authority, "order": after.id}
+        if not after.is_open:
+            self.enrollment_ended()
         if after.state is State.AWAITING_MAIL and before.state is State.ORDERING:
             self.order_became_known()
             log_event(Event.ORDER_PLACED, **facts, from_=after.challenge_sender)

@@ -7,7 +7,10 @@ import signal
 import socket
 import sqlite3
 import threading
+from datetime import datetime
 from pathlib import Path
+
+import sqlalchemy as sa
 
 from acme_milter.clock import Clock, JumpWatch
 from acme_milter.config.schema import Config
@@ -15,10 +18,12 @@ from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.ipc.server import FrameServer
 from acme_milter.keys.client import KeydClient, KeydUnavailable
 from acme_milter.keys.sealing import sealing_key_id
-from acme_milter.store import identity
+from acme_milter.store import enrollments, identity
 from acme_milter.store.database import Database, StoreUnusable
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.bulk_feeder import EVERY as FEED_EVERY
+from acme_milter.worker.bulk_feeder import BulkFeeder
 from acme_milter.worker.chores import Chore, Chores
 from acme_milter.worker.control import Control
 from acme_milter.worker.delivery_check import DeliveryCheck
@@ -65,6 +70,7 @@ class Worker:
         )
         self._scheduler: Scheduler | None = None
         self._chores: Chores | None = None
+        self._bulk: Chores | None = None
         self._servers: list[FrameServer] = []
 
     def config(self) -> Config:
@@ -92,6 +98,7 @@ class Worker:
             reply_is_due=scheduler.reply_is_due,
         )
         scheduler.order_became_known = intake.order_became_known
+        self._bulk = self._make_bulk(scheduler)
         control = self._make_control(scheduler)
         self._servers = [
             FrameServer(
@@ -109,13 +116,15 @@ class Worker:
         scheduler.start()
         self._chores = self._make_chores()
         self._chores.start()
+        self._bulk.start()
 
     def stop(self) -> None:
         """Polite, but nothing depends on it: a start recovers from any kind of end."""
         for server in self._servers:
             server.stop()
-        if self._chores is not None:
-            self._chores.stop()
+        for chores in (self._chores, self._bulk):
+            if chores is not None:
+                chores.stop()
         if self._scheduler is not None:
             self._scheduler.stop()
         self._people.stop()
@@ -128,6 +137,8 @@ class Worker:
         """Do the chores that are due, and look for orders at once: for whoever moves the clock, as a rehearsal does."""
         if self._chores is not None and self._scheduler is not None:
             self._chores.do_what_is_due()
+            if self._bulk is not None:
+                self._bulk.do_what_is_due()
             self._scheduler.wake()
 
     def _make_control(self, scheduler: Scheduler) -> Control:
@@ -140,6 +151,28 @@ class Worker:
     def _ask_for(self, chore: str) -> None:
         if self._chores is not None:
             self._chores.ask_for(chore)
+
+    def _make_bulk(self, scheduler: Scheduler) -> Chores:
+        """A thread of its own: a source that takes minutes to be read must not hold up a run."""
+
+        def places(connection: sa.Connection, now: datetime) -> dict[str, int]:
+            flying = enrollments.in_flight(connection, now)
+            limits = {name: authority.limits.in_flight for name, authority in self.config().authorities.items()}
+            return {name: limit - flying.get(name, 0) for name, limit in limits.items()}
+
+        feeder = BulkFeeder(
+            config=self.config,
+            database=self._database,
+            clock=self._clock.now,
+            places=places,
+            work_is_due=scheduler.wake,
+        )
+        scheduler.enrollment_ended = self._feed_soon
+        return Chores([Chore("bulk", FEED_EVERY, feeder.feed)], self._clock)
+
+    def _feed_soon(self) -> None:
+        if self._bulk is not None:
+            self._bulk.ask_for("bulk")
 
     def _make_chores(self) -> Chores:
         janitor = Janitor(database=self._database, clock=self._clock.now)

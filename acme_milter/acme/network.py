@@ -79,6 +79,11 @@ class Network:
         """Our clock minus the server's, from its latest answer with a Date; None before that."""
         return self._clock_skew
 
+    def ask_the_time(self) -> timedelta | None:
+        """`clock_skew` by an answer of this moment. Raises an AcmeError when there is none."""
+        self.get(self._directory_url)
+        return self._clock_skew
+
     def directory(self) -> Directory:
         """The directory, fetched at first use, daily, and after one of its URLs turned out gone (404)."""
         cached = self._directory

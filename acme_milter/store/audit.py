@@ -28,3 +28,8 @@ def record(
             details=json.dumps(dict(details or {})),
         )
     )
+
+
+def latest(connection: sa.Connection) -> datetime | None:
+    """When anything was last recorded: a sign of life."""
+    return connection.execute(sa.select(table.c.at).order_by(table.c.number.desc()).limit(1)).scalar()

@@ -237,6 +237,7 @@ sa.Index("ix_certificate_stored", certificate.c.stored_at)
 sa.Index("ix_certificate_serial", certificate.c.serial)
 sa.Index("ix_certificate_address", certificate.c.address)
 sa.Index("ix_certificate_enrollment", certificate.c.enrollment_id)
+sa.Index("ix_certificate_principal", certificate.c.principal)
 
 doubt = sa.Table(
     "doubt",  # rule T: since when a challenge mail has been put off, by its token's digest
@@ -278,6 +279,7 @@ mailbox = sa.Table(
     sqlite_strict=True,
 )
 sa.Index("ix_mailbox_domain", mailbox.c.domain)
+sa.Index("ix_mailbox_came", mailbox.c.came_as, mailbox.c.first_seen_at)
 sa.Index("ix_mailbox_missing", mailbox.c.missing_since)
 
 source_run = sa.Table(

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import josepy.jwk
 
@@ -85,6 +85,20 @@ class Authorities:
                     raise AuthorityUnusable(f"authorities.{name} is not configured any more")
                 self._clients[name] = self._connect(name, authority)
             return self._clients[name]
+
+    def clock_skew(self, name: str) -> timedelta | None:
+        """Our clock minus the authority's, by its latest answer; None before the first one."""
+        client = self._clients.get(name)
+        return None if client is None else client.network.clock_skew
+
+    def is_known(self, name: str) -> bool:
+        """Whether there is an account with it already, so that asking it something does not make one."""
+        authority = self._config().authorities.get(name)
+        if authority is None or name in self._clients:
+            return authority is not None
+        with self._database.read() as connection:
+            account = accounts.find(connection, name, authority.directory)
+        return account is not None and account.url is not None
 
     def close(self) -> None:
         for client in self._clients.values():

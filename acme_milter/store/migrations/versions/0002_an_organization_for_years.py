@@ -64,6 +64,7 @@ def _overviews() -> None:
     op.create_index("ix_challenge_mail_accepted", "challenge_mail", ["accepted_at"])
     op.create_index("ix_outbox_sent", "outbox", ["sent_at"])
     op.create_index("ix_certificate_stored", "certificate", ["stored_at"])
+    op.create_index("ix_certificate_principal", "certificate", ["principal"])
 
 
 def _mailboxes() -> None:
@@ -86,6 +87,7 @@ def _mailboxes() -> None:
         sqlite_strict=True,
     )
     op.create_index("ix_mailbox_domain", "mailbox", ["domain"])
+    op.create_index("ix_mailbox_came", "mailbox", ["came_as", "first_seen_at"])
     op.create_index("ix_mailbox_missing", "mailbox", ["missing_since"])
     op.create_table(
         "source_run",

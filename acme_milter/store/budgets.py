@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What has been used of an authority: counted from the enrollments themselves, so it survives every restart (T32)."""
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import OPEN_STATES, Cause, State
+from acme_milter.store.schema import enrollment as table
+
+WINDOW = timedelta(hours=1)
+"""Budgets are of any sixty minutes, not of the hours of a clock."""
+
+_BEGUN = (
+    sa.select(table.c.cause, sa.func.count().label("number"))
+    .where(table.c.authority == sa.bindparam("authority"), table.c.began_ordering_at > sa.bindparam("since"))
+    .group_by(table.c.cause)
+)
+_BEGINNING = (
+    sa.select(table.c.authority, table.c.cause, sa.func.count().label("number"))
+    .where(table.c.lease_until >= sa.bindparam("now"), table.c.state == State.PLANNED.value)
+    .group_by(table.c.authority, table.c.cause)
+)
+_MOVING = sa.select(sa.func.count()).where(
+    table.c.authority == sa.bindparam("authority"),
+    table.c.state.in_([state.value for state in sorted(OPEN_STATES - {State.PLANNED})]),
+)
+
+
+def begun(connection: sa.Connection, authority: str, now: datetime) -> dict[Cause, int]:
+    """How many enrollments began to order in the last sixty minutes: orders, and challenge mails, one each."""
+    rows = connection.execute(_BEGUN, {"authority": authority, "since": now - WINDOW})
+    return {Cause(row.cause): row.number for row in rows}
+
+
+def beginning(connection: sa.Connection, now: datetime) -> dict[str, dict[Cause, int]]:
+    """How many begin at this moment, on any host, by authority: they are leased, their keys are being made."""
+    found: dict[str, dict[Cause, int]] = {}
+    for row in connection.execute(_BEGINNING, {"now": now}):
+        found.setdefault(row.authority, {})[Cause(row.cause)] = row.number
+    return found
+
+
+def moving(connection: sa.Connection, authority: str) -> int:
+    """How many have begun and not ended."""
+    return int(connection.execute(_MOVING, {"authority": authority}).scalar_one())
+
+
+def opened(connection: sa.Connection, authority: str, causes: Collection[Cause], now: datetime) -> int:
+    """How many were opened for one of these causes in the last sixty minutes, whatever became of them."""
+    query = sa.select(sa.func.count()).where(
+        table.c.authority == authority,
+        table.c.cause.in_([cause.value for cause in sorted(causes)]),
+        table.c.opened_at > now - WINDOW,
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def failed(connection: sa.Connection, authority: str, since: datetime) -> int:
+    """How many orders failed since then, with or without a successor."""
+    query = sa.select(sa.func.count()).where(
+        table.c.authority == authority, table.c.state == State.FAILED.value, table.c.state_since > since
+    )
+    return int(connection.execute(query).scalar_one())
+
+
+def take_turns(connection: sa.Connection, authority: str) -> None:
+    """Until this transaction ends, no other one passes here for the same authority: what it counts stays true.
+
+    SQLite lets one writer in at a time anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(8823, hashtext(:name))"), {"name": authority})

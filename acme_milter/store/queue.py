@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the scheduler takes next. Asked many times a second: each query looks at what is due, and at nothing else."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import Cause, State
+from acme_milter.store.schema import enrollment as table
+
+HEAD_START = {
+    Cause.ASKED: timedelta(0),
+    Cause.URGENT: timedelta(minutes=15),
+    Cause.BULK: timedelta(minutes=30),
+    Cause.JOINER: timedelta(minutes=60),
+    Cause.RENEWAL: timedelta(minutes=90),
+}
+"""How far each cause stands behind one that a person waits for. A place in the queue and no rank: nobody starves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A planned enrollment that may begin."""
+
+    id: str
+    cause: Cause
+    since: datetime
+
+
+_FREE = sa.or_(table.c.lease_until.is_(None), table.c.lease_until < sa.bindparam("now"))
+_STEPS = (
+    sa.select(table.c.id, table.c.authority)
+    .where(
+        sa.text("enrollment.state <> 'planned'"),  # the words of the partial index ix_enrollment_due
+        table.c.next_attempt_at <= sa.bindparam("now"),
+        table.c.authority.not_in(sa.bindparam("resting", expanding=True)),
+        _FREE,
+    )
+    .order_by(table.c.next_attempt_at)
+    .limit(sa.bindparam("limit"))
+)
+
+
+def _first_of(cause: Cause) -> sa.Select[tuple[str, str, datetime]]:
+    first = (
+        sa.select(table.c.id, table.c.cause, table.c.next_attempt_at)
+        .where(
+            table.c.authority == sa.bindparam("authority"),
+            table.c.state == State.PLANNED.value,
+            table.c.cause == cause.value,
+            table.c.next_attempt_at <= sa.bindparam("now"),
+            _FREE,
+        )
+        .order_by(table.c.next_attempt_at)
+        .limit(sa.bindparam("limit"))
+        .subquery()
+    )
+    return sa.select(first.c.id, first.c.cause, first.c.next_attempt_at)
+
+
+_WAITING = sa.union_all(*(_first_of(cause) for cause in HEAD_START))
+
+
+def steps(connection: sa.Connection, *, now: datetime, limit: int, resting: Collection[str]) -> list[tuple[str, str]]:
+    """(id, authority) of enrollments that have begun, are due and not leased, the longest waiting first.
+
+    Those with a ``resting`` authority are passed over: they must not keep others out of the ``limit``.
+    """
+    asked = {"now": now, "resting": list(resting), "limit": limit}
+    return [(row.id, row.authority) for row in connection.execute(_STEPS, asked)]
+
+
+def waiting(connection: sa.Connection, authority: str, *, now: datetime, limit: int) -> list[Waiting]:
+    """Planned enrollments of the authority in the order in which they may begin, ``limit`` of each cause at most."""
+    rows = connection.execute(_WAITING, {"authority": authority, "now": now, "limit": limit})
+    found = [Waiting(row.id, Cause(row.cause), row.next_attempt_at) for row in rows]
+    return sorted(found, key=lambda one: one.since + HEAD_START[one.cause])
+
+
+def extend(connection: sa.Connection, enrollment_id: str, *, owner: str, until: datetime) -> None:
+    """Keep a lease that is still ours for longer."""
+    connection.execute(
+        table.update().where(table.c.id == enrollment_id, table.c.lease_owner == owner).values(lease_until=until)
+    )

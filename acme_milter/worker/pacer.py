@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pacer: how many planned enrollments each authority may see begin now (N8, T32).
+
+Everything it says is counted from the store, so that it holds for all hosts and after any restart.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.config.schema import Authority, Config
+from acme_milter.enrollment.model import BACKGROUND_CAUSES, Cause
+from acme_milter.store import budgets, pauses
+from acme_milter.store.pauses import Pause
+
+Pace = Callable[[sa.Connection, str, datetime], int]
+"""How many renewals and joiners an authority may see in any sixty minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """``places``: how many may begin now; ``background``: of them, how many that nobody waits for.
+
+    Below nothing when more have begun than the limits of today allow. ``limited_by`` says what decides, in words.
+    """
+
+    places: int
+    background: int
+    limited_by: str
+
+
+class Pacer:
+    """Holds no state; ask it inside the transaction whose outcome hangs on the answer."""
+
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        *,
+        objection: Callable[[str], str | None],
+        pace: Pace,
+    ) -> None:
+        """``objection``: what else forbids to begin anything with an authority, such as a wrong clock, in words."""
+        self._config = config
+        self._objection = objection
+        self._pace = pace
+
+    def rooms(self, connection: sa.Connection, now: datetime) -> dict[str, Room]:
+        """The room of every configured authority."""
+        paused = pauses.in_force(connection, now)
+        beginning = budgets.beginning(connection, now)
+        return {
+            name: self._room(connection, name, authority, paused.get(name), beginning.get(name, {}), now)
+            for name, authority in self._config().authorities.items()
+        }
+
+    def room(self, connection: sa.Connection, name: str, now: datetime) -> Room:
+        """The room of one authority; none for one that is not configured."""
+        authority = self._config().authorities.get(name)
+        if authority is None:
+            return Room(0, 0, "not configured")
+        beginning = budgets.beginning(connection, now).get(name, {})
+        return self._room(connection, name, authority, pauses.in_force(connection, now).get(name), beginning, now)
+
+    def admits(self, connection: sa.Connection, name: str, cause: Cause, now: datetime) -> bool:
+        """Whether an enrollment that was leased in this very transaction may really begin."""
+        if name not in self._config().authorities:
+            return True  # so that its step can say so, and end it
+        budgets.take_turns(connection, name)
+        room = self.room(connection, name, now)
+        return room.places >= 0 and (cause not in BACKGROUND_CAUSES or room.background >= 0)
+
+    def _room(
+        self,
+        connection: sa.Connection,
+        name: str,
+        authority: Authority,
+        pause: Pause | None,
+        beginning: dict[Cause, int],
+        now: datetime,
+    ) -> Room:
+        limits = authority.limits
+        begun = budgets.begun(connection, name, now)
+        soon = sum(beginning.values())
+        used = sum(begun.values()) + soon
+        left = {f"in_flight {limits.in_flight}": limits.in_flight - budgets.moving(connection, name) - soon}
+        for key, limit in (("orders_per_hour", limits.orders_per_hour), ("mails_per_hour", limits.mails_per_hour)):
+            if limit is not None:
+                left[f"{key} {limit}"] = limit - used
+        why, places = min(left.items(), key=lambda item: item[1])
+        forbidden = f"paused: {pause.reason}" if pause is not None else self._objection(name)
+        if forbidden is not None:
+            # What was leased before the pause has not begun, and does not any more.
+            why, places = forbidden, -soon if soon else 0
+        background = self._pace(connection, name, now) - sum(
+            begun.get(cause, 0) + beginning.get(cause, 0) for cause in BACKGROUND_CAUSES
+        )
+        return Room(places, min(places, background), why)

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What becomes of a source's words about one mailbox, and of two records for one."""
+
+import pytest
+
+from acme_milter.mailboxes.entry import MAX_WORD, Entry, InvalidEntry
+from acme_milter.mailboxes.source import Gathering, SourceFault, quoted
+
+
+def test_the_domain_is_folded_and_the_local_part_kept() -> None:
+    assert Entry.checked(" Ann.B@Example.ORG ").address == "Ann.B@example.org"
+
+
+def test_a_domain_in_unicode_becomes_an_a_label() -> None:
+    assert Entry.checked("ann@Müller.example").address == "ann@xn--mller-kva.example"
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("", "exactly one @"),
+        ("ann", "exactly one @"),
+        ("@example.org", "local part"),
+        ("ann@localhost", "two labels"),
+        ("Ann <ann@example.org>", "letters"),
+        ("ann@example.org\nbcc: x@example.org", "exactly one @"),
+        ('"a b"@example.org', "dot-atom"),
+        ("änn@example.org", "not supported"),
+        ("ann\x00@example.org", "dot-atom"),
+        (f"{'a' * 65}@example.org", "64 octets"),
+    ],
+)
+def test_what_is_no_plain_address_is_refused_with_a_reason_that_does_not_quote_it(address: str, why: str) -> None:
+    with pytest.raises(InvalidEntry) as refused:
+        Entry.checked(address)
+    assert why in refused.value.reason
+    assert not address or address not in refused.value.reason
+
+
+def test_an_id_must_be_short_and_visible() -> None:
+    assert Entry.checked("ann@example.org", id=" 7 ").id == "7"
+    assert Entry.checked("ann@example.org", id=" ").id is None
+    for bad in ("x" * (MAX_WORD + 1), "a\x1bb", "a\u202eb"):
+        with pytest.raises(InvalidEntry, match="the id"):
+            Entry.checked("ann@example.org", id=bad)
+
+
+def test_a_name_is_made_fit_to_show_rather_than_refused() -> None:
+    assert Entry.checked("ann@example.org", name="Ann\x1b[31m\u202e  B\n").name == "Ann [31m B"
+    assert Entry.checked("ann@example.org", name=" \t").name is None
+
+
+def test_groups_and_aliases_lose_what_is_empty_or_no_address() -> None:
+    entry = Entry.checked(
+        "ann@example.org", groups=["Staff", " ", "Staff "], aliases=["A@Example.org", "X500:/o=x", "ann@EXAMPLE.org"]
+    )
+    assert (entry.groups, entry.aliases) == (frozenset({"Staff"}), ("A@example.org",))
+
+
+def test_the_principal_is_the_person_where_the_source_knows_one() -> None:
+    assert Entry.checked("ann@example.org", id="7").principal("hr") == "hr:7"
+    assert Entry.checked("ann@example.org").principal("hr") == "ann@example.org"
+
+
+def test_an_address_listed_twice_is_one_mailbox_whatever_its_case() -> None:
+    found = Gathering()
+    found.add("Ann@example.org", id="7", groups=["Staff"])
+    found.add("ann@EXAMPLE.org", id="7", name="Ann", groups=["Sales"], aliases=["a@example.org"])
+    (entry,) = found.reading().entries
+    assert entry == Entry("Ann@example.org", "7", "Ann", frozenset({"Staff", "Sales"}), ("a@example.org",))
+
+
+def test_an_address_of_two_people_is_neither_ones() -> None:
+    found = Gathering()
+    found.add("ann@example.org", id="7", place="line 2")
+    found.add("Ann@example.org", id="8", place="line 9")
+    reading = found.reading()
+    assert reading.entries == ()
+    assert reading.rejected == (("Ann@example.org", "line 9: listed for two different ids"),)
+
+
+def test_a_rejected_record_keeps_the_address_by_which_it_is_known() -> None:
+    found = Gathering()
+    found.add(" ann@EXAMPLE.org", id="\x00", place="line 2")
+    found.add("", place="line 3")
+    assert [text for text, _ in found.reading().rejected] == ["ann@example.org", "line 3"]
+
+
+def test_words_of_others_are_quoted_on_one_short_line_without_a_login() -> None:
+    assert quoted("could not open\n postgresql://me:secret@db/x \x1b[31m") == "could not open postgresql://…@db/x [31m"
+    assert len(quoted("x" * 1000)) == 200
+    assert str(SourceFault("hr", "is down")) == "source hr: is down"

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Who an address belongs to: what the configuration says, and what a source has said of it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from acme_milter.config.member import Member
 from acme_milter.config.schema import Config, Policy
+from acme_milter.mailboxes.record import managed, member_of, members
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
 from acme_milter.report.unanswerable import Unanswerable
 from acme_milter.store import mailboxes
@@ -37,25 +37,22 @@ def look_up(connection: sa.Connection, config: Config, address: str) -> Known:
         parsed = str(Mailbox.parse(address, allow_utf8=True))
     except InvalidMailbox as invalid:
         raise Unanswerable(f"{address!r} is no mail address: {invalid}") from None
-    member = config.member(parsed)
     sourced = mailboxes.find(connection, parsed)
-    if member is None and sourced is not None and sourced.left_at is None:
+    if sourced is not None:
         # A command without a worker has read the file, not the sources.
-        config = config.with_members([_member(sourced)])
-        member = config.member(parsed)
+        config = _knowing(config, sourced)
+    member = config.member(parsed)
     if member is None:
         return Known(address=parsed, member=None, sourced=sourced, policy=None)
     return Known(address=member.address, member=member, sourced=sourced, policy=config.policy_for(member.address))
 
 
+def _knowing(config: Config, row: StoredMailbox) -> Config:
+    if config.members.get(row.folded) == member_of(row):
+        return config
+    return config.with_members(managed(config, [row]))
+
+
 def with_sourced(connection: sa.Connection, config: Config) -> Config:
     """The configuration with the mailboxes that the sources brought, as a running worker has it."""
-    return config.with_members(_members(connection))
-
-
-def _members(connection: sa.Connection) -> Iterator[Member]:
-    return (_member(row) for row in mailboxes.not_left(connection))
-
-
-def _member(row: StoredMailbox) -> Member:
-    return Member(row.address, row.principal, row.source, row.groups, row.person_name)
+    return config.with_members(members(connection, config))

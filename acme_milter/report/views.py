@@ -17,3 +17,6 @@ VIEWS: dict[str, View] = {
     "status": status,
     "coverage": coverage,
 }
+
+WHOLE = frozenset({"status", "coverage"})
+"""Views of everybody: without a worker the mailboxes of the sources have to be read from the store for them."""

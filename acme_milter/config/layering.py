@@ -14,7 +14,8 @@ def in_force(policy: Policy, authorities: Sequence[str]) -> Policy:
     return policy if policy.authorities else policy.model_copy(update={"authorities": tuple(authorities)})
 
 
-def _folded(address: str) -> str:
+def folded_address(address: str) -> str:
+    """The key of a written address among the overrides; raises InvalidMailbox."""
     return str(Mailbox.parse(address, allow_utf8=True)).lower()
 
 
@@ -39,7 +40,7 @@ class Layers:
         return cls(
             in_force(base, authorities),
             [(group.match, in_force(base.overridden_by(group), authorities)) for group in written.groups],
-            {_folded(address): policy for address, policy in written.overrides.items()},
+            {folded_address(address): policy for address, policy in written.overrides.items()},
             tuple(authorities),
         )
 

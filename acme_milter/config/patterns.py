@@ -9,11 +9,25 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from acme_milter.config.values import shown
 from acme_milter.protocol.mailbox import InvalidMailbox, canonical_domain
 
 MAX_LENGTH = 500
+PATTERN_SCHEMA: dict[str, Any] = {
+    "description": "noreply@*, /^test[0-9]+@/ or {group: NAME}; case does not matter.",
+    "anyOf": [
+        {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH},
+        {
+            "type": "object",
+            "properties": {"group": {"type": "string", "minLength": 1}},
+            "required": ["group"],
+            "additionalProperties": False,
+        },
+    ],
+}
+"""JSON Schema of a pattern as it is written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from acme_milter.config.patterns import Pattern, first_match, read_pattern
+from acme_milter.config.patterns import PATTERN_SCHEMA, Pattern, first_match, read_pattern
 from acme_milter.config.section import Section
 from acme_milter.config.values import Duration, FilePath, Host, LastingDuration, OneOrSeveral, Selector, Several, Share
 
@@ -101,8 +101,8 @@ def _group_name(value: object) -> Pattern:
     raise ValueError("must be the name of a group, as the source has it")
 
 
-GroupName = Annotated[Pattern, BeforeValidator(_group_name)]
-AddressPattern = Annotated[Pattern, BeforeValidator(read_pattern)]
+GroupName = Annotated[Pattern, BeforeValidator(_group_name), WithJsonSchema({"type": "string", "minLength": 1})]
+AddressPattern = Annotated[Pattern, BeforeValidator(read_pattern), WithJsonSchema(PATTERN_SCHEMA)]
 
 
 class GroupMatch(Section):

@@ -66,7 +66,7 @@ def _text(value: str) -> str:
     return value
 
 
-Text = Annotated[str, AfterValidator(_text)]
+Text = Annotated[str, AfterValidator(_text), Field(min_length=1)]
 
 
 class SourceCommon(Section):

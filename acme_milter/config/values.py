@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, GetJsonSchemaHandler, ValidationInfo, WithJsonSchema
 
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox, canonical_domain
 
+_DURATION_TEXT = "^[0-9]{1,9}(ms|s|m|h|d|w|y)$"
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d|w|y)\Z")
 _UNITS = {
     "ms": timedelta(milliseconds=1),
@@ -227,21 +228,47 @@ def _selector(value: object) -> str:
     raise ValueError(f"must be a DKIM selector (not {shown(value)})")
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
-LastingDuration = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_lasting)]
-Share = Annotated[float, BeforeValidator(_share)]
-FilePath = Annotated[Path, BeforeValidator(local_path)]
-SocketPath = Annotated[Path, BeforeValidator(local_path), AfterValidator(_socket_path)]
-Nameserver = Annotated[Endpoint, BeforeValidator(_endpoint)]
-MilterSocket = Annotated[str, BeforeValidator(_milter_socket)]
-Host = Annotated[str, BeforeValidator(_host)]
-Cpu = Annotated[int | Literal["auto"] | None, BeforeValidator(_cpu)]
-SocketMode = Annotated[int, BeforeValidator(_socket_mode)]
-HttpsUrl = Annotated[str, BeforeValidator(_https_url)]
-StoreUrl = Annotated[str, BeforeValidator(_store_url)]
-DomainName = Annotated[str, BeforeValidator(_domain)]
-Selector = Annotated[str, BeforeValidator(_selector)]
-Contact = Annotated[str, BeforeValidator(_contact)]
+def _schema(kind: str | list[str], description: str, **more: Any) -> WithJsonSchema:
+    """What an editor is told of a value: pydantic sees only what it becomes."""
+    return WithJsonSchema({"type": kind, "description": description, **more})
+
+
+class _OneToo:
+    """Tells an editor that a list of one may stand without brackets."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        several = handler(core)
+        return {"anyOf": [several.get("items", {}), several]}
+
+
+_DURATION_SCHEMA = _schema(["string", "integer"], "A duration: 30s, 10m, 24h, 30d.", pattern=_DURATION_TEXT, maximum=0)
+_PATH_SCHEMA = _schema("string", "A path; a relative one counts from the configuration file.", minLength=1)
+
+Duration = Annotated[timedelta, BeforeValidator(_duration), _DURATION_SCHEMA]
+LastingDuration = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_lasting), _DURATION_SCHEMA]
+Share = Annotated[float, BeforeValidator(_share), _schema(["number", "string"], "A share: 0.67 or 67%.")]
+FilePath = Annotated[Path, BeforeValidator(local_path), _PATH_SCHEMA]
+SocketPath = Annotated[Path, BeforeValidator(local_path), AfterValidator(_socket_path), _PATH_SCHEMA]
+Nameserver = Annotated[Endpoint, BeforeValidator(_endpoint), _schema("string", "An IP address with or without :port.")]
+MilterSocket = Annotated[
+    str, BeforeValidator(_milter_socket), _schema("string", "unix:/path, inet:port@host or inet6:port@host.")
+]
+Host = Annotated[str, BeforeValidator(_host), _schema("string", "A host name or an IP address.")]
+Cpu = Annotated[
+    int | Literal["auto"] | None,
+    BeforeValidator(_cpu),
+    _schema(["integer", "string", "null"], "auto, null or the number of a CPU.", minimum=0, pattern="^auto$"),
+]
+SocketMode = Annotated[
+    int, BeforeValidator(_socket_mode), _schema(["string", "integer"], "Permission bits such as 0660, in octal.")
+]
+HttpsUrl = Annotated[str, BeforeValidator(_https_url), _schema("string", "An https:// URL.", pattern="^https://")]
+StoreUrl = Annotated[
+    str, BeforeValidator(_store_url), _schema("string", "sqlite:////absolute/path or postgresql://user@host/name.")
+]
+DomainName = Annotated[str, BeforeValidator(_domain), _schema("string", "A mail domain.")]
+Selector = Annotated[str, BeforeValidator(_selector), _schema("string", "A DKIM selector.")]
+Contact = Annotated[str, BeforeValidator(_contact), _schema("string", "A mail address.")]
 T = TypeVar("T")
 Several = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
-OneOrSeveral = Annotated[tuple[T, ...], BeforeValidator(_as_names)]
+OneOrSeveral = Annotated[tuple[T, ...], BeforeValidator(_as_names), _OneToo()]

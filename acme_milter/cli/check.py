@@ -31,10 +31,11 @@ def check(ctx: click.Context, as_json: bool) -> None:
     config = load_config_or_exit(ctx, files=True)
     for note in _notes(config):
         click.echo(f"note: {note}", err=True)
+    sources = f", {_count(len(config.sources), 'source', 'sources')} of more" if config.sources else ""
     click.echo(
         f"configuration ok: {_count(len(config.managed()), 'mailbox', 'mailboxes')}"
         f" in {_count(len(config.domains), 'domain', 'domains')},"
-        f" {_count(len(config.authorities), 'authority', 'authorities')}"
+        f" {_count(len(config.authorities), 'authority', 'authorities')}{sources}"
     )
 
 
@@ -48,6 +49,7 @@ def _check_as_json(ctx: click.Context) -> None:
         answer["mailboxes"] = len(config.managed())
         answer["domains"] = sorted(config.domains)
         answer["authorities"] = list(config.authorities)
+        answer["sources"] = list(config.sources)
         answer["notes"] = list(_notes(config))
     except ConfigFaults as found:
         answer["ok"] = False
@@ -62,7 +64,7 @@ def _check_as_json(ctx: click.Context) -> None:
 
 def _notes(config: "Config") -> Iterator[str]:
     """What a fresh or a moved machine lacks; the same file may be fine on the next one, so these are no faults."""
-    if not config.managed():
+    if not config.managed() and not any(domain.source for domain in config.domains.values()):
         yield "no mailbox is managed yet; list some: domains: {example.org: {mailboxes: {list: [you@example.org]}}}"
     path = config.keys.wrapping_key.file
     if path is None:

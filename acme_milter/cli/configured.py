@@ -10,6 +10,7 @@ import click
 from acme_milter.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from acme_milter.config.document import Node
     from acme_milter.config.schema import Config
 
 DEFAULT_CONFIG = Path("/etc/acme-milter/acme-milter.yaml")
@@ -27,10 +28,15 @@ def load_config_or_exit(ctx: click.Context, *, files: bool = False) -> "Config":
 
     With `files` the files it names are looked at too, see `config.loader.load`.
     """
-    from acme_milter.config.loader import ConfigFaults, load
+    return load_with_document_or_exit(ctx, files=files)[0]
+
+
+def load_with_document_or_exit(ctx: click.Context, *, files: bool = False) -> "tuple[Config, Node]":
+    """As `load_config_or_exit`, and what was written, see `config.loader.load_with_document`."""
+    from acme_milter.config.loader import ConfigFaults, load_with_document
 
     try:
-        return load(config_path(ctx), files=files)
+        return load_with_document(config_path(ctx), files=files)
     except ConfigFaults as found:
         for fault in found.faults:
             click.echo(str(fault), err=True)

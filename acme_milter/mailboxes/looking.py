@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One look at a source: what it lists now, against what the store knows. Changes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -22,15 +22,16 @@ def source_names(config: Config) -> list[str]:
     return [LIST, *config.sources]
 
 
-def read_source(file_config: Config, name: str) -> Reading:
+def read_source(file_config: Config, name: str, now: Callable[[], datetime]) -> Reading:
     """What the source lists now; one that is not configured any more lists nothing. Raises SourceFault.
 
-    ``file_config`` is what the file says alone: its members are what it lists.
+    ``file_config`` is what the file says alone: its members are what it lists. Somebody's first and last day are days
+    of this machine's place.
     """
     if name == LIST:
         return Reading(tuple(Entry(member.address) for member in file_config.members.values()))
     section = file_config.sources.get(name)
-    return Reading(()) if section is None else source_of(name, section).read()
+    return Reading(()) if section is None else source_of(name, section, today=lambda: now().astimezone().date()).read()
 
 
 def rules_of(config: Config, name: str) -> Rules:

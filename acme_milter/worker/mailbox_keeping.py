@@ -90,7 +90,7 @@ class MailboxKeeping:
         with self._lock:
             self._due[name] = self._clock.monotonic() + every.total_seconds()
         try:
-            reading = read_source(self._standing.file(), name)
+            reading = read_source(self._standing.file(), name, self._clock.now)
         except SourceFault as fault:
             outcome = self._failed(name, str(fault))
         except Exception as error:  # noqa: BLE001 the edge of a source: what it broke with is its own affair
@@ -105,7 +105,7 @@ class MailboxKeeping:
     def preview(self, name: str) -> Outcome:
         """As ``keep``, and nothing is changed."""
         try:
-            reading = read_source(self._standing.file(), name)
+            reading = read_source(self._standing.file(), name, self._clock.now)
         except SourceFault as fault:
             return Outcome(source=name, error=str(fault))
         with self._database.read() as connection:

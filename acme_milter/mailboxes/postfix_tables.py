@@ -3,7 +3,8 @@
 
 from collections.abc import Iterable
 
-from acme_milter.config.sources import PostfixSource, SqlSource
+from acme_milter.config.secret import SecretUnavailable
+from acme_milter.config.sources import PostfixSource
 from acme_milter.mailboxes.entry import InvalidEntry, canonical_address
 from acme_milter.mailboxes.postfix import NotListable, Postfix, PostfixFault, direct, split_list
 from acme_milter.mailboxes.source import Gathering, Reading, SourceFault, quoted
@@ -85,18 +86,13 @@ class PostfixTables:
         named = ", ".join(map(quoted, tables))
         if section.sql_preset is None:
             raise SourceFault(self.name, f"Postfix cannot list {named}, only look up in it; {_WAYS_OUT}")
-        from acme_milter.mailboxes.sql import SqlSource as Database  # its library only where it is wanted
+        from acme_milter.mailboxes.sql import entries_of_preset  # its library only where it is wanted
 
-        reading = Database(
-            self.name,
-            SqlSource(
-                type="sql",
-                preset=section.sql_preset,
-                url=section.url,
-                timeout=section.timeout,
-                every=section.every,
-            ),
-        ).read()
+        try:
+            url = section.url_text() or ""
+        except SecretUnavailable as absence:
+            raise SourceFault(self.name, f"url: {absence}") from None
+        reading = entries_of_preset(self.name, url, section.sql_preset, section.timeout)
         for entry in reading.entries:
             found.add(entry.address, id=entry.id, name=entry.name, groups=entry.groups, aliases=entry.aliases)
         for text, reason in reading.rejected:

@@ -52,7 +52,7 @@ class MailboxKeeping:
         self._database = database
         self._clock = clock
         self._somebody_went = somebody_went
-        self._jumps = JumpWatch(clock)
+        self._jumps: dict[str, JumpWatch] = {}
         self._seen_file: Config | None = None
         self._due: dict[str, float] = {}
         self._attempted: set[str] = set()
@@ -133,6 +133,8 @@ class MailboxKeeping:
         with self._lock:
             self._attempted.clear()
             self._due = dict.fromkeys(names, self._clock.monotonic())
+            for name in names:
+                self._jumps.setdefault(name, JumpWatch(self._clock))
         self._publish()
 
     def _publish(self) -> None:
@@ -186,7 +188,9 @@ class MailboxKeeping:
         if not settled:
             growth = tuple(stop for stop in found.stops if stop.name == new_hold(name))
             found = dataclasses.replace(found.without_losses(), stops=growth)
-        if self._jumps.jumped():  # nobody has been missing for as long as it seems (F-13)
+        if self._jumps.setdefault(
+            name, JumpWatch(self._clock)
+        ).jumped():  # nobody has been missing for as long as it seems (F-13)
             found = dataclasses.replace(found, left=())
         held = self._ask_guards(found, losses_too=settled)
         applied = found.without(held)

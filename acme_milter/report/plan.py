@@ -132,7 +132,7 @@ def make_plan(
     ``revoke``: the reason with which what is replaced is revoked afterwards, a word of `enrollment.revocation_reason`.
     """
     maker = _Maker(connection, config, now, selection)
-    for member, obstacle in _candidates(connection, config):
+    for member, obstacle in every_mailbox(connection, config):
         maker.consider(member, obstacle)
     maker.name_what_was_not_found()
     items = sorted(maker.items, key=lambda item: (item.domain, item.address))
@@ -170,7 +170,7 @@ def shares(
     return tuple(found)
 
 
-def _candidates(connection: sa.Connection, config: Config) -> Iterator[tuple[Member, str | None]]:
+def every_mailbox(connection: sa.Connection, config: Config) -> Iterator[tuple[Member, str | None]]:
     """Every mailbox that the configuration or a source knows, and what forbids it a certificate at all."""
     for member in config.members.values():
         if member.source == LIST:

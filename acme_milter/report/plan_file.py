@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import IO, Any, cast
 
 from acme_milter.acme.revocation import RevocationReason
 from acme_milter.report.plan import AuthorityShare, Plan, PlanItem, Selection
@@ -58,7 +58,7 @@ def document_of(plan: Plan) -> dict[str, object]:
     }
 
 
-def write(plan: Plan, out: TextIO) -> None:
+def write(plan: Plan, out: IO[str]) -> None:
     """Write the whole plan, its mailboxes last."""
     head = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in document_of(plan).items()]
     out.write("{\n" + ",\n".join(head) + ',\n"mailboxes": [')

@@ -42,6 +42,12 @@ def get(connection: sa.Connection, certificate_id: str) -> StoredCertificate:
     return StoredCertificate(**connection.execute(sa.select(table).where(table.c.id == certificate_id)).one()._asdict())
 
 
+def find(connection: sa.Connection, certificate_id: str) -> StoredCertificate | None:
+    """As `get`, None where there is none."""
+    row = connection.execute(sa.select(table).where(table.c.id == certificate_id)).first()
+    return None if row is None else StoredCertificate(**row._asdict())
+
+
 def current(connection: sa.Connection, address: str, principal: str) -> StoredCertificate | None:
     """The active certificate that lasts longest of those that this person has for the mailbox (T30)."""
     row = connection.execute(

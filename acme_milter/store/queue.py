@@ -79,6 +79,21 @@ def waiting(connection: sa.Connection, authority: str, *, now: datetime, limit: 
     return sorted(found, key=lambda one: one.since + HEAD_START[one.cause])
 
 
+def orphans(connection: sa.Connection, configured: Collection[str], now: datetime, limit: int) -> list[tuple[str, str]]:
+    """(id, authority) of planned enrollments whose authority is not configured any more."""
+    query = (
+        sa.select(table.c.id, table.c.authority)
+        .where(
+            table.c.authority.not_in(list(configured)),
+            table.c.state == State.PLANNED.value,
+            table.c.next_attempt_at <= now,
+            sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now),
+        )
+        .limit(limit)
+    )
+    return [(row.id, row.authority) for row in connection.execute(query)]
+
+
 def extend(connection: sa.Connection, enrollment_id: str, *, owner: str, until: datetime) -> None:
     """Keep a lease that is still ours for longer."""
     connection.execute(

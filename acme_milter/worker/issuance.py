@@ -22,10 +22,11 @@ from acme_milter.enrollment.state_machine import (
     advance,
 )
 from acme_milter.eventlog import Event, log_event
-from acme_milter.store import audit, certificates, enrollments, mailbox_keys
+from acme_milter.store import audit, certificates, enrollments, mailbox_keys, renewals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.worker.authorities import AuthorityUnusable
 from acme_milter.worker.order_desk import OrderDesk
+from acme_milter.worker.renewer import plan
 from acme_milter.worker.step import OrderDied, Step, check_alive
 
 CLEANUP_ATTEMPTS = 3
@@ -114,16 +115,12 @@ class Issuance:
                 raise
         now = self.desk.clock()
 
-        def supersede(connection: sa.Connection) -> None:
-            for other in enrollments.of_mailbox(connection, enrollment.address):
-                if (
-                    other.state is State.ACTIVE
-                    and other.authority == enrollment.authority
-                    and other.id != enrollment.id
-                ):
-                    enrollments.save(connection, advance(other, Superseded(), now))
+        def take_over(connection: sa.Connection) -> None:
+            _supersede(connection, enrollment, now)
+            assert enrollment.certificate_id is not None
+            plan(connection, self.desk.config(), certificates.get(connection, enrollment.certificate_id), now)
 
-        return Step(Activated(), also=supersede)
+        return Step(Activated(), also=take_over)
 
     def _trust_roots(self, enrollment: Enrollment) -> list[bytes] | None:
         path = self.desk.authority(enrollment).trust_roots
@@ -133,6 +130,17 @@ class Issuance:
             raise AuthorityUnusable(
                 f"authorities.{enrollment.authority}.trust_roots: {path}: {error.strerror}"
             ) from None
+
+
+def _supersede(connection: sa.Connection, enrollment: Enrollment, now: datetime) -> None:
+    """The mailbox's older certificates of this authority, and the one that was to be replaced, are not renewed."""
+    for other in enrollments.of_mailbox(connection, enrollment.address):
+        replaced = enrollment.replaces_id is not None and other.certificate_id == enrollment.replaces_id
+        same = other.authority == enrollment.authority or replaced
+        if other.state is State.ACTIVE and same and other.id != enrollment.id:
+            enrollments.save(connection, advance(other, Superseded(), now))
+            if other.certificate_id is not None:
+                renewals.forget(connection, other.certificate_id)
 
 
 def _stored(enrollment: Enrollment, issued: IssuedCertificate, key_id: str, now: datetime) -> StoredCertificate:

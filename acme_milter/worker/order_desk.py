@@ -15,6 +15,7 @@ from acme_milter.enrollment.state_machine import Deferred
 from acme_milter.keys.client import KeydClient
 from acme_milter.store.database import Database
 from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.clock_watch import WRONG
 from acme_milter.worker.delivery_check import MailArrives, nobody_asked
 from acme_milter.worker.step import OrderDied, Step, is_hopeless, words_of
 from acme_milter.worker.vault import Vault
@@ -56,6 +57,11 @@ class OrderDesk:
         if enrollment.order_expires_at is not None:
             deadline = min(deadline, enrollment.order_expires_at)
         return deadline
+
+    def authority_now(self, enrollment: Enrollment) -> datetime:
+        """Now, as far as deadlines go: by the authority's clock when ours is far from it (F-12, F-13)."""
+        skew = self.authorities.clock_skew(enrollment.authority)
+        return self.clock() - skew if skew is not None and abs(skew) > WRONG else self.clock()
 
     def look_again(self, enrollment: Enrollment, retry_after: timedelta | None) -> Step:
         now = self.clock()

@@ -70,7 +70,12 @@ class OrderDriver:
         """S/MIME BR 3.2.2.4 and RFC 8555 §7.1.3: neither the challenge nor the order lives for ever."""
         if enrollment.state in {State.PLANNED, State.FINALIZING, State.ISSUED}:
             return
-        if self._desk.clock() > self._desk.deadline(enrollment):
+        deadline = self._desk.deadline(enrollment)
+        if self._desk.clock() <= deadline:
+            return
+        # A clock that has jumped ahead must not end an order: ask the authority what time it is, right now.
+        self._desk.client(enrollment).network.ask_the_time()
+        if self._desk.authority_now(enrollment) > deadline:
             raise OrderDied(f"the order ran out of time while {enrollment.state}", again=True)
 
     def _fail(self, enrollment: Enrollment, error: str, *, again: bool) -> Step:

@@ -15,20 +15,27 @@ import sqlalchemy as sa
 from acme_milter.acme.problem import AcmeError, RateLimited
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.backoff import step_delay
-from acme_milter.enrollment.model import OPEN_STATES, Enrollment, State
+from acme_milter.enrollment.model import BACKGROUND_CAUSES, Enrollment, State
 from acme_milter.enrollment.state_machine import Deferred, ImpossibleTransition, advance
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.keys.sealing import SealBroken
-from acme_milter.store import audit, enrollments, outbox
+from acme_milter.store import audit, enrollments, outbox, pauses, queue
 from acme_milter.store.database import Database
 from acme_milter.worker.authorities import AuthorityUnusable
 from acme_milter.worker.order_driver import OrderDriver
+from acme_milter.worker.pacer import Pacer, Room
 from acme_milter.worker.responder import Responder
 from acme_milter.worker.step import Step
 
 LEASE = timedelta(minutes=5)
+RENEW_LEASE = timedelta(minutes=1)
+"""A claim may be many steps long, and the lease must not end between two of them."""
+
+DEFAULT_PAUSE = timedelta(minutes=1)
+"""For an authority that says "too many" without saying how long (F-15)."""
+
 LOOK_AGAIN = 0.5
 """Seconds after which the store is asked for work even if nobody called: other hosts write into it too."""
 
@@ -36,7 +43,6 @@ BREATH = 0.03
 """Seconds between two looks: every finished step calls for one, and one look serves many."""
 
 REPLY_THREADS = 4
-MOVING = OPEN_STATES - {State.PLANNED}
 
 
 def _nobody_waits() -> None:
@@ -55,6 +61,7 @@ class Scheduler:
         database: Database,
         driver: OrderDriver,
         responder: Responder,
+        pacer: Pacer,
         clock: Callable[[], datetime],
         threads: int,
     ) -> None:
@@ -64,6 +71,7 @@ class Scheduler:
         self._database = database
         self._driver = driver
         self._responder = responder
+        self._pacer = pacer
         self._clock = clock
         self.order_became_known: Callable[[], None] = _nobody_waits
         self.enrollment_ended: Callable[[], None] = _nobody_waits
@@ -75,6 +83,8 @@ class Scheduler:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._paused_until: dict[str, datetime] = {}
+        self._pausing = threading.Lock()
+        self._adopted_for: frozenset[str] | None = None  # the authorities for which nothing was left behind
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
@@ -122,25 +132,65 @@ class Scheduler:
             occupied = Counter(self._busy.values())
         # Replies have threads of their own: a Postfix that hangs must not stop the orders.
         free = max(2 * self._threads - sum(count for name, count in occupied.items() if name is not None), 0)
-        paused = {authority for authority in list(self._paused_until) if self._rests(authority)}
-        paused |= {authority for authority, count in occupied.items() if authority is not None and count >= share}
+        self._remember_pauses(now)
         with self._database.read() as connection:
+            crowded = {name for name, count in occupied.items() if name is not None and count >= share}
+            resting = crowded | {authority for authority in list(self._paused_until) if self._rests(authority)}
             replies = outbox.due(connection, now=now, limit=4 * REPLY_THREADS)
-            steps = enrollments.due(connection, now=now, limit=free, states=MOVING, resting=paused)
-            room = self._room(connection, now)
-            resting = paused | {authority for authority, places in room.items() if places <= 0}
-            begun = enrollments.due(connection, now=now, limit=free, states={State.PLANNED}, resting=resting)
+            steps = queue.steps(connection, now=now, limit=free, resting=resting)
+            begin = self._to_begin(connection, now, free, resting)
         for entry_id in replies:
             self.reply_is_due(entry_id)
-        for enrollment_id, authority in steps:
+        for enrollment_id, authority in [*steps, *begin]:
             occupied[authority] += 1
             if occupied[authority] <= share:
                 self._submit(self._steps, enrollment_id, self._advance_one, authority)
-        for enrollment_id, authority in begun:
-            room[authority] = room.get(authority, 1) - 1
-            occupied[authority] += 1
-            if room[authority] >= 0 and occupied[authority] <= share:
-                self._submit(self._steps, enrollment_id, self._advance_one, authority)
+
+    def _to_begin(
+        self, connection: sa.Connection, now: datetime, limit: int, resting: set[str]
+    ) -> list[tuple[str, str]]:
+        """(id, authority) of planned enrollments for which there is room, by authority in the order of the queue."""
+        chosen: list[tuple[str, str]] = []
+        for authority, room in self._pacer.rooms(connection, now).items():
+            if authority in resting:
+                continue
+            chosen += [(one, authority) for one in self._first_in_queue(connection, authority, room, now, limit)]
+        return chosen + self._orphans(connection, now, limit)
+
+    def _orphans(self, connection: sa.Connection, now: datetime, limit: int) -> list[tuple[str, str]]:
+        """Of authorities that are not configured any more. Their first step says so, and ends them.
+
+        Nobody opens such an enrollment, so one look after a change of the configuration is enough.
+        """
+        configured = frozenset(self._config().authorities)
+        if configured == self._adopted_for:
+            return []
+        found = queue.orphans(connection, configured, now, limit)
+        if not found:
+            self._adopted_for = configured
+        return found
+
+    def _first_in_queue(
+        self, connection: sa.Connection, authority: str, room: Room, now: datetime, limit: int
+    ) -> list[str]:
+        places = min(room.places, limit)
+        if places <= 0:
+            return []
+        background = max(room.background, 0)
+        chosen: list[str] = []
+        for waiting in queue.waiting(connection, authority, now=now, limit=places):
+            if waiting.cause in BACKGROUND_CAUSES:
+                if background <= 0:
+                    continue
+                background -= 1
+            chosen.append(waiting.id)
+        return chosen[:places]
+
+    def _remember_pauses(self, now: datetime) -> None:
+        """Other hosts write them too. A person's pause keeps new orders from beginning, and nothing else."""
+        with self._pausing, self._database.read() as connection:
+            found = pauses.in_force(connection, now)
+            self._paused_until = {name: pause.until for name, pause in found.items() if pause.until is not None}
 
     def _share(self) -> int:
         """How many steps of one authority may be queued or run at once (N7).
@@ -152,14 +202,6 @@ class Scheduler:
             return 2 * self._threads
         kept_for_each = max(1, self._threads // (2 * (others + 1)))
         return max(1, self._threads - others * kept_for_each)
-
-    def _room(self, connection: sa.Connection, now: datetime) -> dict[str, int]:
-        """How many more enrollments each authority may have in flight."""
-        room = {name: settings.limits.in_flight for name, settings in self._config().authorities.items()}
-        for authority, count in enrollments.in_flight(connection, now).items():
-            if authority in room:
-                room[authority] -= count
-        return room
 
     def _submit(
         self, pool: ThreadPoolExecutor, row_id: str, work: Callable[[str], None], authority: str | None = None
@@ -182,16 +224,30 @@ class Scheduler:
 
     def _advance_one(self, enrollment_id: str) -> None:
         """Claim the enrollment and take its steps for as long as the next one is due at once."""
-        now = self._clock()
-        with self._database.write() as connection:
-            enrollment = enrollments.claim(connection, enrollment_id, owner=self._owner, now=now, until=now + LEASE)
+        enrollment, leased_at = self._claim(enrollment_id), self._clock()
         # The authority may have begun to rest since this was put into the queue.
         while enrollment is not None and not self._stopping.is_set() and not self._rests(enrollment.authority):
+            if self._clock() - leased_at > RENEW_LEASE:
+                leased_at = self._clock()
+                with self._database.write() as connection:
+                    queue.extend(connection, enrollment_id, owner=self._owner, until=leased_at + LEASE)
             step = self._try_step(enrollment)
             enrollment = self._save(enrollment, step)
         if enrollment is not None:
             with self._database.write() as connection:
                 enrollments.release(connection, enrollment_id, owner=self._owner)
+
+    def _claim(self, enrollment_id: str) -> Enrollment | None:
+        """Lease it; one that has not begun only where there still is room, which is asked in the same transaction."""
+        now = self._clock()
+        with self._database.write() as connection:
+            enrollment = enrollments.claim(connection, enrollment_id, owner=self._owner, now=now, until=now + LEASE)
+            if enrollment is None or enrollment.state is not State.PLANNED:
+                return enrollment
+            if self._pacer.admits(connection, enrollment.authority, enrollment.cause, now):
+                return enrollment
+            enrollments.release(connection, enrollment_id, owner=self._owner)
+        return None
 
     def _rests(self, authority: str) -> bool:
         until = self._paused_until.get(authority)
@@ -202,13 +258,8 @@ class Scheduler:
         try:
             return self._driver.take_step(enrollment)
         except RateLimited as error:
-            step = self._later(enrollment, str(error), error.retry_after)
-            until = step.event.next_attempt_at
-            assert until is not None
-            # RFC 8555 §6.6: the limit may be the account's, not the mailbox's.
-            self._paused_until[enrollment.authority] = until
-            log_event(Event.AUTHORITY_PAUSED, authority=enrollment.authority, until=until, error=str(error))
-            return step
+            self._pause(enrollment.authority, error)
+            return self._later(enrollment, str(error), error.retry_after or DEFAULT_PAUSE)
         except AcmeError as error:
             return self._later(enrollment, str(error), error.retry_after)
         except (KeydUnavailable, KeydRefused, AuthorityUnusable, SealBroken) as error:
@@ -216,6 +267,16 @@ class Scheduler:
         except Exception as error:  # noqa: BLE001 the edge of a step: a mistake of ours holds up one mailbox, visibly
             log_exception(Event.INTERNAL_ERROR, error, rcpt=enrollment.address, order=enrollment.id)
             return self._later(enrollment, f"internal error ({type(error).__name__}); the worker's log has the place")
+
+    def _pause(self, authority: str, error: RateLimited) -> None:
+        """RFC 8555 §6.6: the limit may be the account's. In the store it holds for all hosts, and for our successor."""
+        now = self._clock()
+        until = now + (error.retry_after or DEFAULT_PAUSE)
+        with self._pausing:
+            self._paused_until[authority] = until
+            with self._database.write() as connection:
+                pauses.pause(connection, authority, str(error), now, until)
+        log_event(Event.AUTHORITY_PAUSED, authority=authority, until=until, error=str(error))
 
     def _later(self, enrollment: Enrollment, error: str, asked: timedelta | None = None) -> Step:
         pause = step_delay(enrollment.attempts + 1, random.random())  # noqa: S311 spreads load, hides nothing

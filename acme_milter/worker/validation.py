@@ -5,6 +5,8 @@ import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 
+from acme_milter.acme.order import Order
+from acme_milter.acme.problem import ServerRefused
 from acme_milter.config.sources import LIST
 from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX
 from acme_milter.enrollment.model import Enrollment
@@ -20,7 +22,10 @@ from acme_milter.mailboxes.verification import Deliverability
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
 from acme_milter.store import mailbox_keys, outbox
 from acme_milter.store.mailbox_keys import StoredMailboxKey
+from acme_milter.worker.authorities import AuthorityUnusable
+from acme_milter.worker.clock_watch import WRONG
 from acme_milter.worker.order_desk import OrderDesk
+from acme_milter.worker.replacement import key_to_reuse, refuses_replacement, replaced_id
 from acme_milter.worker.step import OrderDied, Step, check_alive
 
 POSTFIX_ANSWERS = timedelta(seconds=2)
@@ -42,8 +47,13 @@ class Validation:
         if not_yet is not None:
             return not_yet
         self.desk.authority(enrollment)
-        self.desk.authorities.client(enrollment.authority)  # an authority that cannot be reached costs no key
+        # An authority that cannot be reached costs no key; one that can has said what time it is (F-12).
+        self.desk.authorities.client(enrollment.authority).network.directory()
+        self._check_clock(enrollment)
         now = self.desk.clock()
+        kept = key_to_reuse(self.desk.database, enrollment, policy)
+        if kept is not None:
+            return Step(OrderingBegan(key_id=kept, began_ordering_at=now))
         key_id = uuid.uuid4().hex
         made = self.desk.keyd.new_mailbox_key(
             key_id, enrollment.principal, policy.certificate.key, [enrollment.address]
@@ -61,6 +71,14 @@ class Validation:
             OrderingBegan(key_id=key_id, began_ordering_at=now),
             also=lambda connection: mailbox_keys.insert(connection, key),
         )
+
+    def _check_clock(self, enrollment: Enrollment) -> None:
+        skew = self.desk.authorities.clock_skew(enrollment.authority)
+        if skew is not None and abs(skew) > WRONG:
+            raise AuthorityUnusable(
+                f"this machine's clock and that of authorities.{enrollment.authority} are"
+                f" {abs(skew).total_seconds():.0f} seconds apart, and nothing new is begun with a wrong clock: set it"
+            )
 
     def _wait_for_postfix(self, enrollment: Enrollment) -> Step | None:
         """A mailbox that a source listed must be one to Postfix too: to any other the challenge mail never comes.
@@ -85,9 +103,7 @@ class Validation:
 
     def place_order(self, enrollment: Enrollment) -> Step:
         """RFC 8555 §7.4. A lost answer leads to a second newOrder; authorities may hand the same order back."""
-        order = self.desk.client(enrollment).new_order(
-            enrollment.address, profile=self.desk.authority(enrollment).profile
-        )
+        order = self._new_order(enrollment)
         check_alive(order)
         if len(order.authorizations) != 1:
             raise OrderDied(f"the order has {len(order.authorizations)} authorizations instead of one", again=False)
@@ -100,6 +116,19 @@ class Validation:
                 finalize_url=order.finalize,
             )
         )
+
+    def _new_order(self, enrollment: Enrollment) -> Order:
+        """RFC 9773 §5: say what is replaced; where the authority does not want to hear it, order without."""
+        client, authority = self.desk.client(enrollment), self.desk.authority(enrollment)
+        replaces = replaced_id(self.desk.database, enrollment) if authority.use_ari else None
+        if replaces is None or client.network.directory().renewal_info is None:
+            return client.new_order(enrollment.address, profile=authority.profile)
+        try:
+            return client.new_order(enrollment.address, profile=authority.profile, replaces=replaces)
+        except ServerRefused as refused:
+            if not refuses_replacement(refused):
+                raise
+        return client.new_order(enrollment.address, profile=authority.profile)
 
     def read_authorization(self, enrollment: Enrollment) -> Step:
         """RFC 8823 §3 step 3: learn token-part2 and the sender of the challenge mail to come."""
@@ -135,10 +164,11 @@ class Validation:
         found = self.desk.authorization(enrollment)
         if found.status == "valid":
             return Step(AuthorizationValid())
-        now = self.desk.clock()
+        now = self.desk.authority_now(enrollment)
         if authority.challenge_trigger != "reply-first" and enrollment.challenge_posted_at is None:
             self._respond(enrollment)
-            return Step(ChallengePosted(challenge_posted_at=now, next_attempt_at=now + authority.challenge_wait))
+            posted = self.desk.clock()
+            return Step(ChallengePosted(challenge_posted_at=posted, next_attempt_at=posted + authority.challenge_wait))
         waits_since = enrollment.challenge_posted_at or enrollment.state_since
         if now < waits_since + authority.challenge_wait:
             return Step(Deferred(next_attempt_at=waits_since + authority.challenge_wait))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A worker's parts put together as the role does it, on a store of their own, in the surroundings of a Site."""
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 import yaml
 
+from acme_milter.clock import Clock
 from acme_milter.config.loader import load_text
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import Enrollment, State
@@ -22,11 +24,16 @@ from acme_milter.store.database import Database
 from acme_milter.store.schema import certificate as certificate_table
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.background import Background
+from acme_milter.worker.clock_watch import ClockWatch
 from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
+from acme_milter.worker.forecast import Forecast
 from acme_milter.worker.intake import Intake
 from acme_milter.worker.key_lookup import KeyLookup
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.order_driver import OrderDriver
+from acme_milter.worker.pacer import Pacer
+from acme_milter.worker.renewal_information import RenewalInformation
 from acme_milter.worker.responder import Responder
 from acme_milter.worker.scheduler import Scheduler
 from acme_milter.worker.vault import Vault
@@ -40,12 +47,31 @@ class RunningClock:
 
     def __init__(self) -> None:
         self.ahead = timedelta(0)
+        self.jumped = timedelta(0)
 
     def __call__(self) -> datetime:
         return datetime.now(UTC) + self.ahead
 
     def advance(self, **by: float) -> None:
         self.ahead += timedelta(**by)
+
+    def jump(self, **by: float) -> None:
+        """Say another time although none has passed."""
+        self.ahead += timedelta(**by)
+        self.jumped += timedelta(**by)
+
+
+class BenchClock(Clock):
+    """A RunningClock as the parts take it that measure pauses, too: what a test moves has passed."""
+
+    def __init__(self, clock: RunningClock) -> None:
+        self._clock = clock
+
+    def now(self) -> datetime:
+        return self._clock()
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self._clock.ahead.total_seconds() - self._clock.jumped.total_seconds()
 
 
 class OrderBench:
@@ -62,12 +88,16 @@ class OrderBench:
         others: Mapping[str, Mapping[str, object]] | None = None,
         milter: Mapping[str, object] | None = None,
         reply_port: int | None = None,
+        renewal: Mapping[str, object] | None = None,
+        minds_the_clock: bool = False,
     ) -> None:
         self.site = site
         self.clock = RunningClock()
         self.addresses = site.addresses(mailboxes)
         self._directory = directory
         self._milter = dict(milter or {})
+        self._renewal = dict(renewal or {})
+        self.minds_the_clock = minds_the_clock
         self._reply_port = reply_port or site.replies_to
         self.configure(authority or {}, others or {})
         self.database = Database(self.config.store.url)
@@ -77,6 +107,7 @@ class OrderBench:
         lookup = KeyLookup(self.config.dns.nameservers, timeout=self.config.dns.timeout.total_seconds())
         self.authorities = self._authorities()
         self._make_driver()
+        self._make_pacer()
         self.responder = self.make_responder("bench")
         self.replies_due: list[str] = []
         self.intake = Intake(
@@ -122,6 +153,7 @@ class OrderBench:
             "defaults": {
                 "authorities": ["ca"],
                 "certificate": {"key": "p256"},
+                "renewal": self._renewal,
                 "reply": {
                     "host": "127.0.0.1",
                     "port": self._reply_port,
@@ -133,7 +165,31 @@ class OrderBench:
         self.config: Config = load_text(yaml.safe_dump(document), self._directory / "acme-milter.yaml")
 
     def _authorities(self) -> Authorities:
-        return Authorities(config=lambda: self.config, database=self.database, keyd=self.keyd, clock=self.clock)
+        # The CA's clock is the machine's: what a test does with ours is no skew, unless it is about that.
+        clock = self.clock if self.minds_the_clock else lambda: datetime.now(UTC)
+        return Authorities(config=lambda: self.config, database=self.database, keyd=self.keyd, clock=clock)
+
+    def _make_pacer(self) -> None:
+        self.jumps = BenchClock(self.clock)
+        self.watch = ClockWatch(lambda: self.config, self.authorities, self.jumps)
+        self.forecast = Forecast(lambda: self.config)
+        self.pacer = Pacer(lambda: self.config, objection=self.watch.objection, pace=self.forecast.pace)
+
+    def make_background(self) -> Background:
+        """The chore that opens renewals; its scheduler, if any, looks for work by itself."""
+        return Background(
+            config=lambda: self.config,
+            database=self.database,
+            clock=self.jumps,
+            watch=self.watch,
+            forecast=self.forecast,
+            work_is_due=lambda: None,
+        )
+
+    def make_renewal_information(self) -> RenewalInformation:
+        return RenewalInformation(
+            config=lambda: self.config, database=self.database, clock=self.jumps, authorities=self.authorities
+        )
 
     def _make_driver(self) -> None:
         self.desk = OrderDesk(
@@ -165,6 +221,7 @@ class OrderBench:
             database=self.database,
             driver=self.driver,
             responder=self.make_responder(f"{owner}#1"),
+            pacer=self.pacer,
             clock=self.clock,
             threads=threads,
         )
@@ -246,6 +303,7 @@ class OrderBench:
         self.authorities.close()
         self.authorities = self._authorities()
         self._make_driver()
+        self._make_pacer()
 
     def store_files(self) -> list[Path]:
         return sorted(self._directory.glob("store.db*"))

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The parts that pace and renew, put together: what the role starts, does now and then, and answers."""
+
+from collections.abc import Callable
+
+from acme_milter.clock import Clock
+from acme_milter.config.schema import Config
+from acme_milter.eventlog import Event, log_event
+from acme_milter.store import pauses
+from acme_milter.store.database import Database
+from acme_milter.worker import background, clock_watch, renewal_information
+from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.background import Background
+from acme_milter.worker.chores import Chore
+from acme_milter.worker.clock_watch import ClockWatch
+from acme_milter.worker.control import Answer
+from acme_milter.worker.forecast import Forecast
+from acme_milter.worker.pacer import Pacer
+from acme_milter.worker.renewal_information import RenewalInformation
+from acme_milter.worker.renewer import Renewer
+
+BY_A_PERSON = "a person paused it"
+
+
+class Renewing:
+    """``pacer`` is the scheduler's and the bulk runs'. Make it once the store is there, before anything works on it."""
+
+    def __init__(
+        self, *, config: Callable[[], Config], database: Database, authorities: Authorities, clock: Clock
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._authorities = authorities
+        self._clock = clock
+        self._forecast = Forecast(config)
+        self._watch = ClockWatch(config, authorities, clock)
+        self.pacer = Pacer(config, objection=self._watch.objection, pace=self._forecast.pace)
+
+    def chores(self, work_is_due: Callable[[], None]) -> list[Chore]:
+        """In the order in which they need each other."""
+        opening = Background(
+            config=self._config,
+            database=self._database,
+            clock=self._clock,
+            watch=self._watch,
+            forecast=self._forecast,
+            work_is_due=work_is_due,
+        )
+        asking = RenewalInformation(
+            config=self._config, database=self._database, clock=self._clock, authorities=self._authorities
+        )
+        return [
+            Chore("clock", clock_watch.EVERY, self._watch.look),
+            Chore("background", background.EVERY, opening.round),
+            Chore("renewal-information", renewal_information.EVERY, asking.ask),
+        ]
+
+    def answers(self, work_is_due: Callable[[], None]) -> dict[str, Answer]:
+        """The control socket's calls, by name."""
+        renewer = Renewer(config=self._config, database=self._database, clock=self._clock.now, work_is_due=work_is_due)
+
+        def resume(header: dict[str, object]) -> dict[str, object]:
+            answer = self._resume(header)
+            work_is_due()
+            return answer
+
+        return {"renew": renewer.answer, "pause-authority": self._pause, "resume-authority": resume}
+
+    def _pause(self, header: dict[str, object]) -> dict[str, object]:
+        """``authority``, and ``reason`` for whoever asks later why nothing happens."""
+        name, reason = str(header.get("authority")), str(header.get("reason") or BY_A_PERSON)
+        if name not in self._config().authorities:
+            return {"error": f"no authority {name} is configured"}
+        with self._database.write() as connection:
+            pauses.pause(connection, name, reason, self._clock.now(), None)
+        log_event(Event.AUTHORITY_PAUSED, authority=name, reason=reason)
+        return {"authority": name, "outcome": "paused"}
+
+    def _resume(self, header: dict[str, object]) -> dict[str, object]:
+        """``authority``. Also ends what the authority itself asked for, should somebody know better."""
+        name = str(header.get("authority"))
+        with self._database.write() as connection:
+            was_paused = pauses.resume(connection, name)
+        if was_paused:
+            log_event(Event.AUTHORITY_RESUMED, authority=name)
+        return {"authority": name, "outcome": "resumed" if was_paused else "not-paused"}

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a renewal takes over from the certificate that it replaces: its name at the authority, and perhaps its key."""
+
+from http import HTTPStatus
+
+import sqlalchemy as sa
+
+from acme_milter.acme.problem import ErrorType, ServerRefused
+from acme_milter.acme.revocation import RevocationReason
+from acme_milter.config.schema import Policy
+from acme_milter.enrollment.model import Enrollment
+from acme_milter.store import certificates, mailbox_keys
+from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.database import Database
+from acme_milter.store.schema import certificate as certificate_table
+from acme_milter.store.schema import revocation
+from acme_milter.worker.renewal_information import renewal_id
+
+_UNWANTED = frozenset({ErrorType.ALREADY_REPLACED, ErrorType.MALFORMED, ErrorType.UNAUTHORIZED})
+
+
+def replaced_id(database: Database, enrollment: Enrollment) -> str | None:
+    """RFC 9773 §4.1: the authority's name for the certificate to be replaced; None where it has none."""
+    with database.read() as connection:
+        stored = _replaced(connection, enrollment)
+    if stored is None or stored.authority != enrollment.authority:
+        return None
+    try:
+        return renewal_id(stored)
+    except ValueError:
+        return None
+
+
+def refuses_replacement(refused: ServerRefused) -> bool:
+    """RFC 9773 §5: 409 alreadyReplaced, or another answer that the field `replaces` may be the reason of.
+
+    Ordering without it is safe to try: what is refused for another reason is refused again.
+    """
+    status = None if refused.problem is None else refused.problem.status
+    return refused.kind in _UNWANTED or status in {HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND}
+
+
+def key_to_reuse(database: Database, enrollment: Enrollment, policy: Policy) -> str | None:
+    """The replaced certificate's key, where the policy keeps keys and this one may be kept; None: make a new one.
+
+    Never another person's key, another algorithm's, one whose request is for another address, or a compromised one.
+    """
+    if policy.renewal.key != "reuse":
+        return None
+    with database.read() as connection:
+        stored = _replaced(connection, enrollment)
+        if stored is None or (stored.principal, stored.address) != (enrollment.principal, enrollment.address):
+            return None
+        key = mailbox_keys.get(connection, stored.key_id)
+        fits = key.principal == enrollment.principal and key.algorithm == policy.certificate.key
+        return key.id if fits and not _is_compromised(connection, stored) else None
+
+
+def _replaced(connection: sa.Connection, enrollment: Enrollment) -> StoredCertificate | None:
+    if enrollment.replaces_id is None:
+        return None
+    return certificates.find(connection, enrollment.replaces_id)
+
+
+def _is_compromised(connection: sa.Connection, stored: StoredCertificate) -> bool:
+    """Whether any certificate with this key was revoked, or is to be, because the key is not secret any more."""
+    query = (
+        sa.select(sa.literal(1))
+        .select_from(certificate_table.join(revocation, revocation.c.certificate_id == certificate_table.c.id))
+        .where(
+            certificate_table.c.address == stored.address,
+            certificate_table.c.key_id == stored.key_id,
+            revocation.c.reason == RevocationReason.KEY_COMPROMISE.value,
+        )
+    )
+    return connection.execute(query).first() is not None

@@ -131,6 +131,17 @@ def test_child_answers_job_after_job_and_ends_with_its_input() -> None:
     assert ended.stderr == b""
 
 
+def test_child_leaves_the_times_of_a_signature_to_the_policy_and_its_clock() -> None:
+    year = 365 * 86400
+    now = int(time.time())
+    tags = [{"t": now + 4 * year}, {"t": now - year, "x": now - year + 60}]
+    mails = [good_mail().signed(SignatureSpec(tags={name: str(at) for name, at in one.items()})) for one in tags]
+    changed = mails[0].replace(b"automatically", b"manually")
+    assert not any(verify_signature(raw, 0, rsa_key().record()) for raw in mails)  # dkimpy alone goes by the machine
+    ended = run_child(b"".join(job(raw, 0, rsa_key().record()) for raw in (*mails, changed)))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, VALID + VALID + INVALID, b"")
+
+
 def test_child_ends_quietly_when_its_input_breaks_off() -> None:
     ended = run_child(job(good_mail().signed(), 0, rsa_key().record())[:-1])
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")

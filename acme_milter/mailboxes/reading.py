@@ -38,12 +38,12 @@ def source_of(name: str, section: SourceCommon, *, today: Callable[[], date] = l
 
             return CommandOutput(name, section)
         case SqlSource():
-            from acme_milter.mailboxes import sql
+            from acme_milter.mailboxes.sql import SqlSource as Database
 
-            return sql.SqlSource(name, section)
+            return Database(name, section)
         case LdapSource():
-            from acme_milter.mailboxes import ldap_directory
+            from acme_milter.mailboxes.ldap_directory import LdapSource as Directory
 
-            return ldap_directory.LdapSource(name, section)
+            return Directory(name, section)
         case _:
             raise AssertionError(f"no source of type {type(section).__name__}")

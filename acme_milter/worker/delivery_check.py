@@ -3,7 +3,6 @@
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
@@ -27,10 +26,8 @@ KEPT_FOR = {
 }
 
 
-class MailArrives(Protocol):
-    """Whether mail for an address arrives; None while that is still being found out."""
-
-    def __call__(self, address: str) -> Verdict | None: ...
+MailArrives = Callable[[str], Verdict | None]
+"""Whether mail for an address arrives; None while that is still being found out."""
 
 
 def nobody_asked(address: str) -> Verdict:

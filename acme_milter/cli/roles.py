@@ -16,7 +16,7 @@ SOCKET_MODE = 0o660
 
 
 def _ignore_hangup() -> None:
-    """Out of habit people send SIGHUP to make a daemon read its configuration; that must not end the role."""
+    """Out of habit people send SIGHUP to every daemon, and at any time; it means something to a running worker only."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 

@@ -68,6 +68,11 @@ class _Role:
             log_exception(Event.ROLE_DIED, error, role=self.name)
             self._start_again_at = time.monotonic() + RESTART_PAUSES[-1]
 
+    def hang_up(self) -> None:
+        """Have the role read its configuration again; one that is just starting does so anyway."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGHUP)
+
     def stop(self) -> None:
         if self._process is None:
             return
@@ -82,20 +87,25 @@ class _Role:
 @click.command()
 @click.pass_context
 def run(context: click.Context) -> None:
-    """Run all three roles on this machine, in the foreground, until SIGTERM, SIGINT or SIGHUP.
+    """Run all three roles on this machine, in the foreground, until SIGTERM or SIGINT.
 
-    The configuration is read at the start; after a change: acme-milter check, then stop and start.
+    After a change of the configuration: acme-milter config check, then SIGHUP. What can only be changed by a restart
+    is named in the log.
     """
     config = load_config_or_exit(context)
     configure_logging("run")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # SIGHUP: its terminal is gone
+    stop, changed = threading.Event(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGHUP, lambda *_: changed.set())
     roles = [_Role(name, config.path) for name in ROLES]
     for role in roles:
         role.start()
     failed: ExitCode | None = None
     while not stop.wait(0.1) and failed is None:
+        if changed.is_set():
+            changed.clear()
+            next(role for role in roles if role.name == "worker").hang_up()
         failed = next((code for role in roles if (code := role.look_after()) is not None), None)
     for role in reversed(roles):
         role.stop()

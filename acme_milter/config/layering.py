@@ -65,9 +65,6 @@ class Layers:
         return own
 
     def every_policy(self) -> list[Policy]:
-        """Each policy that some mailbox of this domain can have."""
-        shared = [self.base, *(policy for _, policy in self.groups)]
-        return [
-            *shared,
-            *(in_force(each.overridden_by(o), self.authorities) for o in self.overrides.values() for each in shared),
-        ]
+        """Policies that together hold each value some mailbox of this domain can have."""
+        single = (self.base.overridden_by(override) for override in self.overrides.values())
+        return [self.base, *(policy for _, policy in self.groups), *single]

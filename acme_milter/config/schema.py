@@ -118,7 +118,7 @@ class MilterSection(Section):
     """The role beside Postfix. `socket` is libmilter's spelling; `cpu` pins the process, None lets it wander."""
 
     socket: MilterSocket = _SPOOL_SOCKET
-    socket_mode: SocketMode = 0o660
+    socket_mode: SocketMode = Field(default=0o660, json_schema_extra={"default": "0660"})
     cpu: Cpu = "auto"
     deadline: Annotated[LastingDuration, AfterValidator(_before_postfix)] = timedelta(seconds=8)
 

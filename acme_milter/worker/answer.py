@@ -41,6 +41,13 @@ class Answerer:
         self._vault = vault
         self._signers = load_signers(config())
 
+    def prepare(self, config: Config) -> None:
+        """Read the keys that another configuration names, before it is in force; raises SigningKeyUnavailable.
+
+        The ones before stay: a mail that was admitted under them is signed with them.
+        """
+        self._signers = self._signers | load_signers(config)
+
     def answer(
         self,
         connection: sa.Connection,
@@ -110,17 +117,18 @@ class Answerer:
         """RFC 8823 §3.2 item 9: the reply is DKIM-signed, by the site's signer (``relay``) or by us."""
         if settings.dkim == "relay":
             return reply.raw
-        return self._signers[reply.sender.domain].sign(reply.raw, reply.sender.domain, now=now)
+        return self._signers[settings.dkim].sign(reply.raw, reply.sender.domain, now=now)
 
 
-def load_signers(config: Config) -> dict[str, ReplySigner]:
-    """A signer for each domain whose replies we sign ourselves. Raises SigningKeyUnavailable."""
+def load_signers(config: Config) -> dict[DkimKey, ReplySigner]:
+    """A signer for each way that replies are signed by ourselves. Raises SigningKeyUnavailable."""
     signers = {}
-    for domain, policy in config.policies.items():
-        if isinstance(policy.reply.dkim, DkimKey):
+    for layers in config.layers.values():
+        for policy in layers.every_policy():
             settings = policy.reply.dkim
-            try:
-                signers[domain] = ReplySigner(settings.selector, settings.key_file)
-            except UnusableSigningKey as error:
-                raise SigningKeyUnavailable(f"{settings.key_file}: {error}") from None
+            if isinstance(settings, DkimKey) and settings not in signers:
+                try:
+                    signers[settings] = ReplySigner(settings.selector, settings.key_file)
+                except UnusableSigningKey as error:
+                    raise SigningKeyUnavailable(f"{settings.key_file}: {error}") from None
     return signers

@@ -63,32 +63,42 @@ class Authorities:
         self._database = database
         self._keyd = keyd
         self._clock = clock
-        self._clients: dict[str, AcmeClient] = {}
+        self._clients: dict[str, tuple[Authority, AcmeClient]] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def client(self, name: str) -> AcmeClient:
         """The client of authority ``name``, with a registered account.
 
+        One whose settings have changed is made anew; whoever is working with the old one can go on doing so.
         Raises AcmeError when the authority does not answer or refuses, keys' errors when keyd is away, and
         AuthorityUnusable when what the configuration says of it cannot be used.
         """
-        ready = self._clients.get(name)
+        ready = self._ready(name)
         if ready is not None:
             return ready
         with self._lock:
             lock = self._locks.setdefault(name, threading.Lock())
         with lock:  # a hundred mailboxes that start together register one account
-            if name not in self._clients:
-                authority = self._config().authorities.get(name)
-                if authority is None:
-                    raise AuthorityUnusable(f"authorities.{name} is not configured any more")
-                self._clients[name] = self._connect(name, authority)
-            return self._clients[name]
+            ready = self._ready(name)
+            if ready is not None:
+                return ready
+            authority = self._config().authorities.get(name)
+            if authority is None:
+                raise AuthorityUnusable(f"authorities.{name} is not configured any more")
+            made = self._connect(name, authority)
+            self._clients[name] = authority, made
+            return made
+
+    def _ready(self, name: str) -> AcmeClient | None:
+        """The client that there is, when it was made with the settings of now."""
+        authority = self._config().authorities.get(name)
+        made_with, client = self._clients.get(name, (None, None))
+        return client if made_with is authority or made_with == authority else None
 
     def clock_skew(self, name: str) -> timedelta | None:
         """Our clock minus the authority's, by its latest answer; None before the first one."""
-        client = self._clients.get(name)
+        _, client = self._clients.get(name, (None, None))
         return None if client is None else client.network.clock_skew
 
     def is_known(self, name: str) -> bool:
@@ -101,7 +111,7 @@ class Authorities:
         return account is not None and account.url is not None
 
     def close(self) -> None:
-        for client in self._clients.values():
+        for _, client in self._clients.values():
             client.network.close()
 
     def _connect(self, name: str, authority: Authority) -> AcmeClient:

@@ -30,6 +30,18 @@ class StandingConfig:
         """What the file says alone: of the mailboxes, those that it lists."""
         return self._file
 
+    def of_file(self) -> Config:
+        """What the file alone says: without the sources' mailboxes."""
+        return self._file
+
+    @property
+    def last_fault(self) -> str | None:
+        """Why the last reload was refused, in a line; None when the file that is there is the one in force."""
+        if not self.last_faults:
+            return None
+        more = len(self.last_faults) - 1
+        return f"{self.last_faults[0]}{f' (and {more} more)' if more else ''}"
+
     def replace_file(self, config: Config) -> None:
         """The file says something else now; the sources' mailboxes stay, as far as their domains are configured."""
         with self._lock:

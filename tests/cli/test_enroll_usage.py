@@ -94,7 +94,7 @@ def log_when(path: Path, words: str, count: int = 1) -> str:
     return path.read_text()
 
 
-def test_a_hangup_ends_run_politely_and_no_role(tmp_path: Path) -> None:
+def test_a_hangup_ends_nothing_and_has_the_worker_read_its_configuration(tmp_path: Path) -> None:
     config, log = configured(tmp_path), tmp_path / "log"
     with log.open("wb") as stream:
         run = subprocess.Popen(command(config, "run"), stderr=stream)
@@ -104,9 +104,11 @@ def test_a_hangup_ends_run_politely_and_no_role(tmp_path: Path) -> None:
         assert len(children) == 3
         for child in children:
             os.kill(int(child), signal.SIGHUP)
-        time.sleep(0.5)
-        assert Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split() == children
+        log_when(log, "config-loaded", 1)
         run.send_signal(signal.SIGHUP)
+        log_when(log, "config-loaded", 2)
+        assert Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split() == children
+        run.send_signal(signal.SIGTERM)
         assert run.wait(30) == 0
     finally:
         run.kill()

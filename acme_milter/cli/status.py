@@ -91,7 +91,7 @@ def _print_summary(document: dict[str, Any]) -> None:
 
 
 def _domain_cells(row: dict[str, Any]) -> tuple[str, ...]:
-    counts = (row["with_certificate"], row["managed"], row["open"], row["failed"], row["missing"])
+    counts = (row["with_certificate"], row["managed"], row["open"], row["failed"], row["without"])
     gone = f"{row['gone']} not in their source any more" if row["gone"] else ""
     return (row["domain"], *(f"{count}" for count in counts), gone)
 

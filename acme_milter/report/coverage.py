@@ -21,7 +21,7 @@ class Standing(enum.StrEnum):
     CERTIFICATE = "certificate"  # it has a valid one
     OPEN = "open"  # one is under way
     FAILED = "failed"  # the last order failed, and nothing follows by itself
-    MISSING = "missing"  # nothing was tried, or what there was is over
+    WITHOUT = "without"  # nothing was tried, or what there was is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Standings:
             return Standing.CERTIFICATE
         if member.address in self.open:
             return Standing.OPEN
-        return Standing.FAILED if member.address in self.failed else Standing.MISSING
+        return Standing.FAILED if member.address in self.failed else Standing.WITHOUT
 
 
 def pair_of(member: Member) -> str:
@@ -80,14 +80,14 @@ def by_domain(config: Config, found: Standings) -> list[dict[str, object]]:
                 "with_certificate": len(members) - len(others),
                 "open": counts[Standing.OPEN],
                 "failed": counts[Standing.FAILED],
-                "missing": counts[Standing.MISSING],
+                "without": counts[Standing.WITHOUT],
                 "gone": gone[domain],
             }
         )
     return rows
 
 
-COUNTS = ("managed", "with_certificate", "open", "failed", "missing", "gone")
+COUNTS = ("managed", "with_certificate", "open", "failed", "without", "gone")
 
 
 def total_of(rows: list[dict[str, object]]) -> dict[str, int]:

@@ -7,16 +7,32 @@ JSON can carry. Its document names its schema and holds nothing secret.
 
 from collections.abc import Callable
 
+from acme_milter.report.bulk_progress import bulk_list, bulk_status
+from acme_milter.report.certificate_list import certificate_list, certificate_show
 from acme_milter.report.coverage import coverage
+from acme_milter.report.expiring import expiring
+from acme_milter.report.mailbox_list import mailbox_list
+from acme_milter.report.mailbox_timeline import mailbox_timeline
+from acme_milter.report.simulation import bulk_simulate
 from acme_milter.report.status import status
+from acme_milter.report.why import why
 
 View = Callable[..., dict[str, object]]
 """``f(connection, config, now, **args)``; raises Unanswerable, and TypeError when the arguments are not its own."""
 
 VIEWS: dict[str, View] = {
     "status": status,
+    "mailbox": mailbox_timeline,
+    "mailbox-list": mailbox_list,
+    "why": why,
+    "certificate": certificate_show,
+    "certificate-list": certificate_list,
     "coverage": coverage,
+    "expiring": expiring,
+    "bulk-status": bulk_status,
+    "bulk-list": bulk_list,
+    "bulk-simulate": bulk_simulate,
 }
 
-WHOLE = frozenset({"status", "coverage"})
+WHOLE = frozenset({"status", "mailbox-list", "coverage", "expiring"})
 """Views of everybody: without a worker the mailboxes of the sources have to be read from the store for them."""

@@ -18,6 +18,10 @@ from acme_milter.store.schema import (
     renewal,
     revocation,
 )
+from acme_milter.store.tallies import ACTIVE
+
+IMPORTED = "imported"
+"""The authority of certificates that came from elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,18 @@ class CertificateLine:
     key_id: str
     key_algorithm: str
     key_created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Which certificates; None is no condition. ``state`` is an enrollment's, ``revocation-failed`` or ``all``."""
+
+    authority: str | None
+    domain: str | None
+    ends_after: datetime | None
+    ends_until: datetime | None
+    issued_before: datetime | None
+    state: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +164,32 @@ def with_serial(connection: sa.Connection, serial: str) -> list[CertificateLine]
 def history_of(connection: sa.Connection, principal: str) -> list[CertificateLine]:
     """Every certificate that a person ever had, under whatever address, the newest first."""
     return _lines(connection, certificate.c.principal == principal)
+
+
+def certificates_where(connection: sa.Connection, wanted: Condition) -> list[CertificateLine]:
+    """Those that meet the whole condition, the soonest end first."""
+    conditions: list[sa.ColumnElement[bool] | sa.TextClause] = []
+    if wanted.state == "active":
+        conditions.append(ACTIVE)
+    elif wanted.state == "revocation-failed":
+        given_up = sa.and_(revocation.c.next_attempt_at.is_(None), revocation.c.done_at.is_(None))
+        conditions.append(certificate.c.id.in_(sa.select(revocation.c.certificate_id).where(given_up)))
+    elif wanted.state != "all":
+        conditions.append(enrollment.c.state == wanted.state)
+    # An active one's end stands beside its enrollment, where an index has it.
+    not_after = enrollment.c.not_after if wanted.state == "active" else certificate.c.not_after
+    if wanted.ends_after is not None:
+        conditions.append(not_after > wanted.ends_after)
+    if wanted.ends_until is not None:
+        conditions.append(not_after <= wanted.ends_until)
+    if wanted.issued_before is not None:
+        conditions.append(certificate.c.not_before < wanted.issued_before)
+    if wanted.authority is not None:
+        conditions.append(certificate.c.authority == wanted.authority)
+    if wanted.domain is not None:
+        conditions.append(certificate.c.address.endswith("@" + wanted.domain, autoescape=True))
+    rows = connection.execute(_LINES.where(*conditions).order_by(not_after, certificate.c.address))
+    return [CertificateLine(**row._asdict()) for row in rows]
 
 
 def _lines(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[CertificateLine]:

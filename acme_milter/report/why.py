@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The view `why`: why a mailbox has a certificate or has none, in a paragraph, and what to run next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.config.schema import Config
+from acme_milter.enrollment.model import BACKGROUND_CAUSES, Enrollment, State
+from acme_milter.mailboxes.record import CameAs
+from acme_milter.report.member import Known, look_up
+from acme_milter.report.rows import Row
+from acme_milter.store import enrollments, holds, pauses, timeline
+from acme_milter.store.holds import Hold
+from acme_milter.store.pauses import Pause
+from acme_milter.store.timeline import CertificateLine, RenewalLine
+
+SCHEMA = "acme-milter/mailbox-why/1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """What is needed to tell how a mailbox came to what it has. Orders and certificates are the newest first."""
+
+    known: Known
+    orders: Sequence[Enrollment]
+    certificates: Sequence[CertificateLine]
+    current: CertificateLine | None
+    renewal: RenewalLine | None
+    pause: Pause | None
+    holds: Sequence[Hold]
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """``word`` is for scripts, ``text`` a paragraph, ``command`` what to run next, where there is something to do."""
+
+    word: str
+    text: str
+    command: str | None = None
+
+    def as_row(self) -> Row:
+        return {"word": self.word, "text": self.text, "command": self.command}
+
+
+def why(connection: sa.Connection, config: Config, now: datetime, *, address: str) -> Row:
+    """The view: ``word``, ``text`` and ``command`` for one address."""
+    story = story_of(connection, config, now, look_up(connection, config, address))
+    has = story.current is not None
+    return {
+        "schema": SCHEMA,
+        "address": story.known.address,
+        "has_certificate": has,
+        **why_of(config, now, story).as_row(),
+    }
+
+
+def story_of(connection: sa.Connection, config: Config, now: datetime, known: Known) -> Story:
+    """All that is known of a mailbox and decides what it has."""
+    certificates = timeline.certificates_of(connection, known.address)
+    current = _current(known, certificates, now)
+    authority = known.policy.authorities[0] if known.policy else None
+    return Story(
+        known=known,
+        orders=enrollments.of_mailbox(connection, known.address),
+        certificates=certificates,
+        current=current,
+        renewal=None if current is None else timeline.renewal_of(connection, current.id),
+        pause=None if authority is None else pauses.in_force(connection, now).get(authority),
+        holds=[hold for hold in holds.waiting(connection) if hold.released_at is None],
+    )
+
+
+def _current(known: Known, certificates: Sequence[CertificateLine], now: datetime) -> CertificateLine | None:
+    """The valid one in use that lasts longest; of a mailbox with a new person, only that person's."""
+    principal = known.member.principal if known.member else None
+    mine = [
+        line
+        for line in certificates
+        if line.state == State.ACTIVE and line.not_after > now and principal in {None, line.principal}
+    ]
+    return max(mine, key=lambda line: line.not_after, default=None)
+
+
+def why_of(config: Config, now: datetime, story: Story) -> Why:
+    """The first reason that applies, of those that explain the most."""
+    known = story.known
+    if known.member is None:
+        return _not_managed(config, story)
+    open_order = next((order for order in story.orders if order.is_open), None)
+    if open_order is not None:
+        return _under_way(now, story, open_order)
+    return _without_order(known, story) if story.current is None else _has(known, story, story.current)
+
+
+def _not_managed(config: Config, story: Story) -> Why:
+    known, sourced = story.known, story.known.sourced
+    still = (
+        "" if story.current is None else f" It still has a certificate, valid until {story.current.not_after:%Y-%m-%d}."
+    )
+    if known.domain not in config.domains:
+        command = f"add domains.{known.domain} to {config.path}, then: acme-milter check"
+        return Why(
+            "unknown-domain", f"{known.address} is not managed: no domain {known.domain} is configured.{still}", command
+        )
+    if sourced is None:
+        command = f"acme-milter mailbox list --domain {known.domain}"
+        sources = config.domains[known.domain].source
+        place = f"the source {' or '.join(sources)}" if sources else f"domains.{known.domain}.mailboxes.list"
+        reason = config.exclusion_of(known.address, sources[0], frozenset()) if sources else None
+        because = f", and would not be wanted: it {reason}" if reason else ""
+        return Why("unknown", f"{known.address} is not managed: {place} does not have it{because}.{still}", command)
+    if sourced.left_at is not None:
+        text = f"{known.address} is not managed: the source {sourced.source} does not have it since"
+        since = sourced.missing_since or sourced.left_at
+        return Why(
+            "left", f"{text} {since:%Y-%m-%d}, and it counts as gone since {sourced.left_at:%Y-%m-%d}.{still}", None
+        )
+    reason = config.exclusion_of(known.address, sourced.source, sourced.groups) or "is excluded"
+    text = f"{known.address} is in the source {sourced.source}, but not managed: it {reason}.{still}"
+    return Why("excluded", text, f"acme-milter mailbox sync {sourced.source} --dry-run")
+
+
+def _under_way(now: datetime, story: Story, order: Enrollment) -> Why:
+    address, authority = story.known.address, order.authority
+    before = (
+        ""
+        if story.current is None
+        else f" The certificate before it is valid until {story.current.not_after:%Y-%m-%d}."
+    )
+    if story.pause is not None and story.pause.authority == authority and order.state is State.PLANNED:
+        until = "a person resumes it" if story.pause.until is None else f"{story.pause.until:%Y-%m-%d %H:%M} UTC"
+        text = f"The order for {address} waits: {authority} is paused until {until} ({story.pause.reason}).{before}"
+        return Why("authority-paused", text, f"acme-milter authority resume {authority}")
+    if order.last_error is not None:
+        again = order.next_attempt_at or now
+        text = (
+            f"The order for {address} at {authority} is {order.state.value} and meets a difficulty: {order.last_error}."
+            f" The next attempt is at {again:%Y-%m-%d %H:%M} UTC.{before}"
+        )
+        return Why("trying", text, f"acme-milter mailbox show {address}")
+    observed = story.known.policy is not None and story.known.policy.mode == "observe"
+    if observed and order.state is State.AWAITING_MAIL:
+        text = f"{address} is in mode: observe: its challenge is not answered, so no certificate comes.{before}"
+        return Why("observed", text, f"set mode: enforce for {story.known.domain}, then: acme-milter check")
+    if order.state is State.PLANNED:
+        pace = "the background pace" if order.cause in BACKGROUND_CAUSES else f"room at {authority}"
+        return Why("waiting", f"The order for {address} is planned and waits for {pace}.{before}", "acme-milter status")
+    since = f"{order.opened_at:%Y-%m-%d %H:%M} UTC ({order.state.value})"
+    text = f"An order for {address} at {authority} is under way since {since}.{before}"
+    return Why("under-way", text, f"acme-milter mailbox show {address}")
+
+
+def _without_order(known: Known, story: Story) -> Why:
+    address = known.address
+    # What a predecessor at this address had explains nothing about the person who has it now.
+    mine = (order for order in story.orders if known.member and order.principal == known.member.principal)
+    last = next(mine, None)
+    issue = f"acme-milter cert issue {address}"
+    if known.sourced is not None and known.sourced.missing_since is not None:
+        since = known.sourced.missing_since
+        text = (
+            f"{address} has no certificate: the source {known.sourced.source} does not have it since {since:%Y-%m-%d}."
+        )
+        return Why("missing", text, f"acme-milter mailbox sync {known.sourced.source} --dry-run")
+    held = _hold_of(known, story.holds)
+    if held is not None:
+        text = f"{address} has no certificate: {held.name} is held: {held.reason}."
+        return Why("held", text, f"acme-milter hold release {held.name}")
+    if last is None:
+        return _never_ordered(known, issue)
+    if last.state is State.FAILED:
+        end = f"{last.state_since:%Y-%m-%d %H:%M} UTC: {last.last_error}"
+        text = f"{address} has no certificate: the last order failed at {end}."
+        return Why("failed", text, issue)
+    end = last.last_error or last.state.value
+    ended = f"{last.state.value} since {last.state_since:%Y-%m-%d} ({end})"
+    text = f"{address} has no certificate any more: the last order is {ended}."
+    return Why(last.state.value, text, f"{issue} --again")
+
+
+def _hold_of(known: Known, waiting: Sequence[Hold]) -> Hold | None:
+    row = known.sourced
+    if row is None or row.came_as != CameAs.WAITING:
+        return None
+    return next((hold for hold in waiting if hold.name == f"new:{row.source}"), None)
+
+
+def _never_ordered(known: Known, issue: str) -> Why:
+    assert known.policy is not None
+    observed = " Its mode: observe would bring none." if known.policy.mode == "observe" else ""
+    if (
+        known.sourced is not None
+        and known.sourced.came_as == CameAs.JOINER
+        and known.policy.joiners == "automatic"
+        and not observed
+    ):
+        text = f"{known.address} is new and waits for its turn in the background pace."
+        return Why("waiting", text, issue)
+    asked = (
+        " New mailboxes of its domain are not ordered by themselves (joiners: ask)."
+        if known.policy.joiners == "ask"
+        else ""
+    )
+    text = f"{known.address} has no certificate: none was ever ordered.{asked}{observed}"
+    return Why("never-ordered", text, issue)
+
+
+def _has(known: Known, story: Story, current: CertificateLine) -> Why:
+    text = f"{known.address} has a certificate of {current.authority}, valid until {current.not_after:%Y-%m-%d}."
+    if known.sourced is not None and known.sourced.missing_since is not None:
+        since = known.sourced.missing_since
+        text += (
+            f" It is not renewed: the source {known.sourced.source} does not have the mailbox since {since:%Y-%m-%d}."
+        )
+        return Why("missing", text, f"acme-milter mailbox sync {known.sourced.source} --dry-run")
+    held = next((hold for hold in story.holds if hold.name == f"renewals:{current.authority}"), None)
+    if held is not None:
+        text += f" Renewals are held: {held.reason}."
+        return Why("renewals-held", text, f"acme-milter hold release {held.name}")
+    last = story.orders[0] if story.orders else None
+    if last is not None and last.state is State.FAILED:
+        text += f" Its renewal failed at {last.state_since:%Y-%m-%d %H:%M} UTC: {last.last_error}."
+        return Why("renewal-failed", text, f"acme-milter cert renew {known.address}")
+    if story.renewal is not None:
+        text += f" Its renewal is planned for {story.renewal.due_at:%Y-%m-%d}."
+    return Why("has-certificate", text, None)

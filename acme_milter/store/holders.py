@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Queries on active certificates by who holds them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.store.schema import certificate, enrollment, renewal
+from acme_milter.store.tallies import ACTIVE, OPEN
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Until when somebody has a certificate, and of whom."""
+
+    not_after: datetime
+    authority: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiring:
+    """An active certificate that ends soon. ``successor_open``: the next one is under way already."""
+
+    address: str
+    principal: str
+    authority: str
+    serial: str
+    not_after: datetime
+    renewal_due_at: datetime | None
+    successor_open: bool
+
+
+def ends(connection: sa.Connection, now: datetime) -> dict[tuple[str, str], End]:
+    """By (address, principal), the valid certificate that lasts longest."""
+    rows = connection.execute(
+        sa.select(enrollment.c.address, enrollment.c.principal, enrollment.c.not_after, enrollment.c.authority)
+        .where(ACTIVE, enrollment.c.not_after > now)
+        .order_by(enrollment.c.not_after)
+    )
+    return {(row.address, row.principal): End(row.not_after, row.authority) for row in rows}
+
+
+def expiring(connection: sa.Connection, after: datetime, until: datetime) -> Iterator[Expiring]:
+    """Active certificates whose end lies in this time, the soonest first."""
+    successor = enrollment.alias("successor")
+    open_one = sa.exists().where(
+        successor.c.address == enrollment.c.address,
+        sa.text(OPEN.text.replace("enrollment.", "successor.")),
+    )
+    rows = connection.execute(
+        sa.select(
+            enrollment.c.address,
+            enrollment.c.principal,
+            enrollment.c.authority,
+            certificate.c.serial,
+            enrollment.c.not_after,
+            renewal.c.due_at.label("renewal_due_at"),
+            open_one.label("successor_open"),
+        )
+        .select_from(
+            enrollment.join(certificate, certificate.c.id == enrollment.c.certificate_id).outerjoin(
+                renewal, renewal.c.certificate_id == certificate.c.id
+            )
+        )
+        .where(ACTIVE, enrollment.c.not_after > after, enrollment.c.not_after <= until)
+        .order_by(enrollment.c.not_after, enrollment.c.address)
+    )
+    for row in rows:
+        yield Expiring(**(row._asdict() | {"successor_open": bool(row.successor_open)}))

@@ -2,6 +2,7 @@
 """The worker role: puts the parts together, listens, and works until it is told to stop."""
 
 import os
+import queue
 import secrets
 import signal
 import socket
@@ -18,7 +19,7 @@ from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.ipc.server import FrameServer
 from acme_milter.keys.client import KeydClient, KeydUnavailable
 from acme_milter.keys.sealing import sealing_key_id
-from acme_milter.store import enrollments, identity
+from acme_milter.store import identity
 from acme_milter.store.database import Database, StoreUnusable
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
@@ -35,7 +36,10 @@ from acme_milter.worker.janitor import EVERY, Janitor
 from acme_milter.worker.key_lookup import KeyLookup
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.order_driver import OrderDriver
+from acme_milter.worker.pacer import Pacer
 from acme_milter.worker.people import People
+from acme_milter.worker.reload import Reloader
+from acme_milter.worker.renewing import Renewing
 from acme_milter.worker.responder import Responder
 from acme_milter.worker.scheduler import Scheduler
 from acme_milter.worker.standing_config import StandingConfig
@@ -68,6 +72,7 @@ class Worker:
         self._people = People(
             standing=self._standing, database=self._database, authorities=self._authorities, clock=self._clock
         )
+        self._reloader: Reloader | None = None
         self._scheduler: Scheduler | None = None
         self._chores: Chores | None = None
         self._bulk: Chores | None = None
@@ -85,21 +90,27 @@ class Worker:
         with self._database.write() as connection:
             identity.bind(connection, sealing_key_id(data_key))
         self._people.load()
+        renewing = Renewing(
+            config=self.config, database=self._database, authorities=self._authorities, clock=self._clock
+        )
         vault = Vault(data_key)
         config = self.config()
-        self._scheduler = scheduler = self._make_scheduler(vault)
+        self._scheduler = scheduler = self._make_scheduler(vault, renewing)
         lookup = KeyLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())
+        answerer = Answerer(self.config, vault)
+        self._reloader = Reloader(self._standing, answerer.prepare)
         intake = Intake(
             config=self.config,
             database=self._database,
             verifier=DkimVerifier(self._pool, lookup),
-            answerer=Answerer(self.config, vault),
+            answerer=answerer,
             clock=self._clock.now,
             reply_is_due=scheduler.reply_is_due,
         )
         scheduler.order_became_known = intake.order_became_known
-        self._bulk = self._make_bulk(scheduler)
-        control = self._make_control(scheduler)
+        self._bulk = self._make_bulk(scheduler, renewing.pacer)
+        self._chores = self._make_chores(renewing.chores(scheduler.wake))
+        control = self._make_control(scheduler, renewing)
         self._servers = [
             FrameServer(
                 config.worker.intake_socket,
@@ -114,9 +125,13 @@ class Worker:
         for server in self._servers:
             server.start()
         scheduler.start()
-        self._chores = self._make_chores()
         self._chores.start()
         self._bulk.start()
+
+    def reload(self) -> None:
+        """Take over what the configuration file says now, or keep what is in force and log why."""
+        if self._reloader is not None and self._reloader.reload():
+            self._ask_for("mailboxes")
 
     def stop(self) -> None:
         """Polite, but nothing depends on it: a start recovers from any kind of end."""
@@ -141,24 +156,29 @@ class Worker:
                 self._bulk.do_what_is_due()
             self._scheduler.wake()
 
-    def _make_control(self, scheduler: Scheduler) -> Control:
+    def _make_control(self, scheduler: Scheduler, renewing: Renewing) -> Control:
         enrolling = Enrolling(
             config=self.config, database=self._database, clock=self._clock.now, work_is_due=scheduler.wake
         )
         views = ViewCall(config=self.config, database=self._database, clock=self._clock.now)
-        return Control({"enroll": enrolling.answer, "view": views.answer, **self._people.answers(self._ask_for)})
+        return Control(
+            {
+                "enroll": enrolling.answer,
+                "view": views.answer,
+                **self._people.answers(self._ask_for),
+                **renewing.answers(scheduler.wake),
+            }
+        )
 
     def _ask_for(self, chore: str) -> None:
         if self._chores is not None:
             self._chores.ask_for(chore)
 
-    def _make_bulk(self, scheduler: Scheduler) -> Chores:
+    def _make_bulk(self, scheduler: Scheduler, pacer: Pacer) -> Chores:
         """A thread of its own: a source that takes minutes to be read must not hold up a run."""
 
         def places(connection: sa.Connection, now: datetime) -> dict[str, int]:
-            flying = enrollments.in_flight(connection, now)
-            limits = {name: authority.limits.in_flight for name, authority in self.config().authorities.items()}
-            return {name: limit - flying.get(name, 0) for name, limit in limits.items()}
+            return {name: room.places for name, room in pacer.rooms(connection, now).items()}
 
         feeder = BulkFeeder(
             config=self.config,
@@ -174,7 +194,7 @@ class Worker:
         if self._bulk is not None:
             self._bulk.ask_for("bulk")
 
-    def _make_chores(self) -> Chores:
+    def _make_chores(self, more: list[Chore]) -> Chores:
         janitor = Janitor(database=self._database, clock=self._clock.now)
         watch = JumpWatch(self._clock)
 
@@ -183,9 +203,9 @@ class Worker:
             if not watch.jumped():
                 janitor.tidy()
 
-        return Chores([Chore("janitor", EVERY, tidy), *self._people.chores()], self._clock)
+        return Chores([Chore("janitor", EVERY, tidy), *self._people.chores(), *more], self._clock)
 
-    def _make_scheduler(self, vault: Vault) -> Scheduler:
+    def _make_scheduler(self, vault: Vault, renewing: Renewing) -> Scheduler:
         place = f"{socket.gethostname()}:{self.config().worker.control_socket}"
         owner = f"{place}#{secrets.token_hex(4)}"  # a predecessor that is still asleep somewhere must not pass for us
         desk = OrderDesk(
@@ -212,16 +232,24 @@ class Worker:
             database=self._database,
             driver=OrderDriver(desk),
             responder=responder,
+            pacer=renewing.pacer,
             clock=self._clock.now,
             threads=self.config().worker.threads,
         )
 
 
 def run_worker(config: Config) -> None:
-    """Run the role until SIGTERM or SIGINT. Raises what ``Worker.start`` raises."""
+    """Run the role until SIGTERM or SIGINT; SIGHUP reads the configuration again. Raises as ``Worker.start`` does."""
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    heard: queue.SimpleQueue[int] = queue.SimpleQueue()  # may be put into from a signal's handler
+
+    def hear(number: int, _: object) -> None:
+        if number != signal.SIGHUP:
+            stop.set()
+        heard.put(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, hear)
     os.umask(0o077)
     for path in (config.worker.intake_socket, config.worker.control_socket):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -230,12 +258,21 @@ def run_worker(config: Config) -> None:
     try:
         worker.start(stop)
         log_event(Event.ROLE_READY, role="worker")
-        stop.wait()
+        while not stop.is_set():
+            if heard.get() == signal.SIGHUP:
+                _reload(worker)
     except StoppedEarly:
         pass
     finally:
         worker.stop()
     log_event(Event.ROLE_STOPPED, role="worker")
+
+
+def _reload(worker: Worker) -> None:
+    try:
+        worker.reload()
+    except Exception as error:  # noqa: BLE001 -- the role goes on with what it has, whatever is wrong with a file
+        log_exception(Event.CONFIG_RELOAD_FAILED, error)
 
 
 def _await_data_key(keyd: KeydClient, stop: threading.Event) -> bytes:

@@ -23,6 +23,7 @@ from acme_milter.store import identity
 from acme_milter.store.database import Database, StoreUnusable
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.bulk_calls import BulkCalls
 from acme_milter.worker.bulk_feeder import EVERY as FEED_EVERY
 from acme_milter.worker.bulk_feeder import BulkFeeder
 from acme_milter.worker.chores import Chore, Chores
@@ -161,10 +162,12 @@ class Worker:
             config=self.config, database=self._database, clock=self._clock.now, work_is_due=scheduler.wake
         )
         views = ViewCall(config=self.config, database=self._database, clock=self._clock.now)
+        bulk = BulkCalls(config=self.config, database=self._database, clock=self._clock.now, feed_soon=self._feed_soon)
         return Control(
             {
                 "enroll": enrolling.answer,
                 "view": views.answer,
+                **bulk.calls,
                 **self._people.answers(self._ask_for),
                 **renewing.answers(scheduler.wake),
             }

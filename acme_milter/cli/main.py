@@ -40,6 +40,7 @@ COMMANDS = {
     "demo": ("acme_milter.cli.demo:demo", "Show the whole way on the loopback, with a CA of its own."),
     "testca": ("acme_milter.cli.testca:testca", "Run the RFC 8823 test CA."),
     "completion": ("acme_milter.cli.completion:completion", "Print the script that completes commands in a shell."),
+    "manual": ("acme_milter.cli.manual:manual", "Print or install the man pages."),
     "version": ("acme_milter.cli.version:version", "Show the version."),
 }
 # What only the extra `testca` installs; `demo` and `testca` need it.

@@ -25,6 +25,7 @@ from acme_milter.testca.outgoing import Attempt, Outgoing
 from acme_milter.testca.pki import open_pki
 from acme_milter.testca.postroom import Postroom
 from acme_milter.testca.reception import Mx
+from acme_milter.testca.reply_dkim import leave_times_to_us
 from acme_milter.testca.web import OpenConnections, application, bind_tcp, https_server
 
 
@@ -33,6 +34,7 @@ def serve(options: Options) -> int:
     # aiosmtpd logs every command, asyncio every broken handshake.
     for name in ("mail.log", "asyncio"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    leave_times_to_us()
     try:
         asyncio.run(_run(options))
     except OSError as error:

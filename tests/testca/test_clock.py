@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import requests
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from acme_milter.testca.clock import Clock
 from acme_milter.testca.history import Happening, History
+from acme_milter.worker.reply_signing import ReplySigner
 from tests.testca.conftest import Enrollment, RunningCa, start_ca
-from tests.testca.organization import Organization
+from tests.testca.organization import DOMAIN, Organization, make_reply
 from tests.testca.test_certificates import issue
 
 YEARS = timedelta(days=4 * 365)
@@ -68,6 +70,21 @@ def test_certificates_are_of_the_ca_clock_and_its_own_ones_outlast_them(
     seen = enrollment.ca.session.get(f"{enrollment.ca.announced['control']}/certificates").json()["certificates"]
     assert seen[-1]["serial"] == f"{leaf.serial_number:x}"
     assert (seen[-1]["identifiers"], seen[-1]["revoked"]) == ([enrollment.address], None)
+
+
+@pytest.mark.parametrize(("ahead", "faults"), [(timedelta(), []), (timedelta(hours=1), ["dkim-time"])])
+def test_the_time_of_a_reply_signature_is_judged_by_the_ca_clock(
+    later: datetime, enrollment: Enrollment, tmp_path: Path, ahead: timedelta, faults: list[str]
+) -> None:
+    key_file = tmp_path / "dkim.pem"
+    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key_file.write_bytes(enrollment.ca.organization.rsa_key.private_bytes(*pem))
+    enrollment.place()
+    enrollment.fetch_authorization()
+    mail = enrollment.receive()
+    reply = make_reply(mail, enrollment.digest(mail))
+    enrollment.deliver(ReplySigner("rsa", key_file).sign(reply, DOMAIN, now=later + ahead))
+    assert enrollment.verdict()["faults"] == faults
 
 
 def test_http_answers_are_of_the_ca_clock_and_tls_of_the_machine(later: datetime, ca: RunningCa) -> None:

@@ -46,9 +46,13 @@ async def revoke(desk: Desk, call: Call) -> Answer:
         raise ProblemError("malformed", "this CA did not issue that certificate", status=404)
     if not _may_revoke(office, call, issued):
         raise ProblemError("unauthorized", "neither the issuing account, nor all authorizations, nor the key")
+    if office.chaos.word("REVOCATION") == "refused":
+        raise ProblemError("unauthorized", "this CA revokes by telephone only")
     if issued.revoked is not None:
         raise ProblemError("alreadyRevoked", "the certificate is revoked already")
     reason = payload.get("reason", 0)
+    if "reason" in payload and office.chaos.word("REVOCATION") == "noreason":
+        raise ProblemError("badRevocationReason", "this CA takes no reasons")
     if not isinstance(reason, int) or isinstance(reason, bool) or reason not in _REASONS:
         raise ProblemError("badRevocationReason", f"reasons are {sorted(_REASONS)}")
     issued.revoked, issued.reason = office.clock(), reason

@@ -131,6 +131,9 @@ _ALL = (
     Knob("REFUSE_ADDRESS", Kind.TEXT, "", "newOrder refuses these addresses or domains (comma between)"),
     _word("CERT", "good wrongkey wrongsan expired nochain extra", "what is wrong with the certificate"),
     _seconds("CERT_LIFETIME", 365 * 86400, "how long a certificate is valid"),
+    _word(
+        "REVOCATION", "good noreason refused", "revokeCert refuses every reason (badRevocationReason), or everything"
+    ),
     _word("ARI", "normal now past backwards", "the suggested renewal window (RFC 9773)"),
     # The challenge mail (RFC 8823 §3.1)
     _word("MAIL_AT", "authz neworder post", "when the challenge mail is sent"),

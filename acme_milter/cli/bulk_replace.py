@@ -43,9 +43,10 @@ def replace(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Plan new certificates, with new keys, in place of those that are meant; with --run have them ordered at once.
+    """Plan new certificates in place of those that are meant; with --run have them ordered at once.
 
     The old certificate is superseded when the new one is active, and with --revoke revoked after that, never before.
+    With --revoke key-compromise every key is new, whatever the policy says.
     """
     from acme_milter.report.plan import Selection
 

@@ -103,9 +103,9 @@ def in_words(time: timedelta) -> str:
     if minutes < 60:
         return f"{minutes} min"
     if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
+        return f"{minutes // 60} h {minutes % 60:02} min".removesuffix(" 00 min")
     hours = math.ceil(minutes / 60)
-    return f"{hours // 24} d {hours % 24} h"
+    return f"{hours // 24} d {hours % 24} h".removesuffix(" 0 h")
 
 
 def _seconds(time: timedelta) -> str:

@@ -10,12 +10,13 @@ import sqlalchemy as sa
 
 from acme_milter.config.member import Member
 from acme_milter.config.schema import Config, Policy
+from acme_milter.config.sources import LIST
+from acme_milter.mailboxes.record import is_wanted, member_of
 from acme_milter.report.pace import HOUR, SAMPLE, Estimate, Pace, estimate, pace_of
 from acme_milter.store import mailboxes, plan_facts
 from acme_milter.store.bulk_runs import Kind
 from acme_milter.store.plan_facts import Held
 
-LIST = "list"
 EXAMPLES = 10
 """Mailboxes that are named for each reason why some are left out."""
 
@@ -179,10 +180,12 @@ def every_mailbox(connection: sa.Connection, config: Config) -> Iterator[tuple[M
         listed = config.members.get(row.folded)
         if listed is not None and listed.source == LIST:
             continue
-        obstacle = config.exclusion_of(row.address, row.source, row.groups)
-        if obstacle is None and row.missing_since is not None:
+        obstacle = None
+        if not is_wanted(config, row):
+            obstacle = config.exclusion_of(row.address, row.source, row.groups)
+        elif row.missing_since is not None:
             obstacle = f"source {row.source} does not list it since {row.missing_since:%Y-%m-%d}"
-        yield Member(row.address, row.principal, row.source, row.groups, row.person_name), obstacle
+        yield member_of(row), obstacle
 
 
 class _Maker:

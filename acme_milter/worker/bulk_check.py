@@ -9,12 +9,12 @@ import sqlalchemy as sa
 
 from acme_milter.config.member import Member
 from acme_milter.config.schema import Config
+from acme_milter.config.sources import LIST
+from acme_milter.mailboxes.record import is_wanted
 from acme_milter.store import mailboxes, plan_facts
 from acme_milter.store.bulk_items import BulkItem
 from acme_milter.store.mailboxes import StoredMailbox
 from acme_milter.store.plan_facts import Held
-
-LIST = "list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class BulkCheck:
         row = self.rows.get(item.address.lower())
         if row is None or row.left_at is not None or self.config.member(item.address) is not None:
             return False
-        return self.config.exclusion_of(row.address, row.source, row.groups) is None
+        return is_wanted(self.config, row)
 
     def obstacle(self, item: BulkItem) -> str | None:
         """Why no order is to be opened for it now; None when one is."""
@@ -53,8 +53,8 @@ class BulkCheck:
         if member is None:
             if row is not None and row.left_at is not None:
                 return f"the mailbox left on {row.left_at:%Y-%m-%d}"
-            if row is not None and (excluded := self.config.exclusion_of(row.address, row.source, row.groups)):
-                return excluded
+            if row is not None and row.source != LIST:
+                return self.config.exclusion_of(row.address, row.source, row.groups)
             return "is not a managed mailbox any more"
         if row is not None and row.missing_since is not None and member.source == row.source:
             return f"source {row.source} does not list it since {row.missing_since:%Y-%m-%d}"

@@ -9,7 +9,7 @@ from acme_milter.acme.problem import ErrorType, ServerRefused
 from acme_milter.acme.revocation import RevocationReason
 from acme_milter.config.schema import Policy
 from acme_milter.enrollment.model import Enrollment
-from acme_milter.store import certificates, mailbox_keys
+from acme_milter.store import bulk_runs, certificates, mailbox_keys
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.schema import certificate as certificate_table
@@ -53,13 +53,20 @@ def key_to_reuse(database: Database, enrollment: Enrollment, policy: Policy) -> 
             return None
         key = mailbox_keys.get(connection, stored.key_id)
         fits = key.principal == enrollment.principal and key.algorithm == policy.certificate.key
-        return key.id if fits and not _is_compromised(connection, stored) else None
+        compromised = _is_compromised(connection, stored) or _is_replaced_as_compromised(connection, enrollment)
+        return key.id if fits and not compromised else None
 
 
 def _replaced(connection: sa.Connection, enrollment: Enrollment) -> StoredCertificate | None:
     if enrollment.replaces_id is None:
         return None
     return certificates.find(connection, enrollment.replaces_id)
+
+
+def _is_replaced_as_compromised(connection: sa.Connection, enrollment: Enrollment) -> bool:
+    """A bulk run revokes what it replaces only afterwards, but says from the start for which reason."""
+    run = None if enrollment.bulk_run_id is None else bulk_runs.get(connection, enrollment.bulk_run_id)
+    return run is not None and run.revoke_reason == RevocationReason.KEY_COMPROMISE.value
 
 
 def _is_compromised(connection: sa.Connection, stored: StoredCertificate) -> bool:

@@ -41,6 +41,7 @@ service auth {{
     mode = {mode}
     user = root
   }}
+{more_sockets}
 }}
 """
 
@@ -48,18 +49,24 @@ service auth {{
 class DovecotLab:
     """`configuration` is what doveadm's -c wants. Needs root, as Dovecot's master does.
 
-    `userdb` is the inside of that block; `socket_mode` is who may ask the auth process for users. It lives in a
-    directory of its own directly below /tmp: a unix socket's path has room for 107 octets.
+    `userdb` is the inside of that block; `socket_mode` is who may ask the auth process for users, `more_sockets` are
+    further listeners of it. It lives in a directory of its own directly below /tmp: a unix socket's path has room for
+    107 octets.
     """
 
-    def __init__(self, users: Iterable[str] = (), *, userdb: str = LISTED, socket_mode: int = 0o666) -> None:
+    def __init__(
+        self, users: Iterable[str] = (), *, userdb: str = LISTED, socket_mode: int = 0o666, more_sockets: str = ""
+    ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="dovecot-"))
         # Dovecot's own unprivileged processes read the users, and a stranger is to be refused at the socket itself.
         self.directory.chmod(0o755)
         self.configuration = self.directory / "dovecot.conf"
         self.configuration.write_text(
             _CONFIGURATION.format(
-                directory=self.directory, userdb=userdb.format(directory=self.directory), mode=f"{socket_mode:04o}"
+                directory=self.directory,
+                userdb=userdb.format(directory=self.directory),
+                mode=f"{socket_mode:04o}",
+                more_sockets=more_sockets,
             )
         )
         self.set_users(users)

@@ -5,15 +5,20 @@ from acme_milter.config.sources import DovecotSource
 from acme_milter.mailboxes.program import Outcome, ProgramFault, run_program
 from acme_milter.mailboxes.source import Gathering, Reading, SourceFault, quoted
 
+_OWN_SOCKET = (
+    "give the worker a socket of its own: service auth { unix_listener acme-milter-userdb { user = acme-worker } }, "
+    "and as this source's config a file with auth_socket_path = /run/dovecot/acme-milter-userdb"
+)
 _ADVICE = (
     (
         "User listing returned failure",
-        "no userdb of Dovecot can list its users: set iterate_query (SQL) or iterate_attrs (LDAP), or ask elsewhere",
+        # doveadm is told the same for both; only Dovecot's log tells them apart.
+        (
+            "either no userdb can list its users: set iterate_query (SQL) or iterate_attrs (LDAP); or this user may "
+            f"not: {_OWN_SOCKET}. Dovecot's log says which"
+        ),
     ),
-    (
-        "Permission denied",
-        "let this user connect: service auth { unix_listener auth-userdb { group = acme-milter, mode = 0660 } }",
-    ),
+    ("Permission denied", _OWN_SOCKET),
     ("No such file or directory", "is Dovecot running, and is this its configuration? doveadm service status"),
     ("Connection refused", "start Dovecot: systemctl start dovecot"),
     ("Timeout", "Dovecot's auth process does not answer; its log says why: doveadm log find"),

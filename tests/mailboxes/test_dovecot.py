@@ -63,14 +63,37 @@ def test_a_userdb_that_lists_nobody_is_told_what_to_set() -> None:
     assert "iterate_query" in said
 
 
-def test_a_socket_for_others_is_told_what_to_grant(make_program: MakeProgram, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def as_nobody(make_program: MakeProgram, monkeypatch: pytest.MonkeyPatch) -> None:
+    """doveadm runs as another user than Dovecot's, as the worker's does."""
+    program = make_program('exec setpriv --reuid 65534 --regid 65534 --clear-groups /usr/bin/doveadm "$@"')
+    program.rename(program.with_name("doveadm"))
+    monkeypatch.setattr("acme_milter.mailboxes.program.PATH", f"{program.parent}:/usr/bin:/bin")
+
+
+@pytest.mark.usefixtures("as_nobody")
+def test_a_socket_for_others_is_told_what_to_grant() -> None:
     with DovecotLab(socket_mode=0o600) as lab:
-        as_nobody = make_program('exec setpriv --reuid 65534 --regid 65534 --clear-groups /usr/bin/doveadm "$@"')
-        as_nobody.rename(as_nobody.with_name("doveadm"))
-        monkeypatch.setattr("acme_milter.mailboxes.program.PATH", f"{as_nobody.parent}:/usr/bin:/bin")
         said = fault(lab.configuration)
     assert "Permission denied" in said
-    assert "unix_listener auth-userdb" in said
+    assert "unix_listener acme-milter-userdb" in said
+
+
+@pytest.mark.usefixtures("as_nobody")
+def test_a_socket_that_lets_everybody_ask_but_not_list_is_told_the_same(dovecot: DovecotLab) -> None:
+    dovecot.set_users(["ann@example.org"])
+    said = fault(dovecot.configuration)
+    assert "User listing returned failure" in said
+    assert "unix_listener acme-milter-userdb" in said
+
+
+@pytest.mark.usefixtures("as_nobody")
+def test_with_a_socket_of_its_own_the_worker_needs_nothing_else_of_dovecot() -> None:
+    with DovecotLab(["ann@example.org"], more_sockets="unix_listener acme-milter-userdb {\n user = nobody\n }") as lab:
+        lab.configuration.chmod(0o600)
+        ours = lab.directory / "doveadm.conf"
+        ours.write_text(f"auth_socket_path = {lab.directory}/run/acme-milter-userdb\n")
+        assert [entry.address for entry in read(ours).entries] == ["ann@example.org"]
 
 
 def test_a_dovecot_that_is_down_is_told_from_one_without_users() -> None:

@@ -292,10 +292,12 @@ class OrderBench:
 
     @contextmanager
     def moved_ahead(self, **by: float) -> Iterator[None]:
-        """A while in the future; the challenge mails that come of it are of the present."""
+        """A while in the future, where the CA is as well: it takes no reply that was signed tomorrow."""
         before = self.clock.ahead
         self.clock.advance(**by)
+        self.site.authority.set_clock(self.clock.ahead.total_seconds())
         yield
+        self.site.authority.set_clock(before.total_seconds())
         self.clock.ahead = before
 
     def restart(self) -> None:

@@ -2,18 +2,21 @@
 """Every kind of section leads to its source, and a database stands in for tables that Postfix cannot list."""
 
 import os
+import re
 import sqlite3
 from contextlib import closing
 from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 
 from acme_milter.config.sources import SOURCE_TYPES, PostfixSource
 from acme_milter.mailboxes.reading import source_of
 from acme_milter.mailboxes.source import SourceFault
 from tests.mailboxes.conftest import MakePostfix
 
+DOCUMENT = Path(__file__).parents[2] / "docs/mailboxes.md"
 SECTIONS: dict[str, dict[str, object]] = {
     "postfix": {},
     "dovecot": {},
@@ -28,6 +31,14 @@ SECTIONS: dict[str, dict[str, object]] = {
 def test_every_type_of_the_configuration_is_a_source(kind: str) -> None:
     section = SOURCE_TYPES[kind].model_validate({"type": kind, **SECTIONS[kind]})
     assert source_of("staff", section).name == "staff"
+
+
+def test_every_source_in_the_documentation_is_one() -> None:
+    blocks = re.findall(r"^```yaml\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    shown = [item for block in blocks for item in yaml.safe_load(block).get("sources", {}).items()]
+    assert {section["type"] for _, section in shown} >= {"postfix", "dovecot", "csv", "command"}
+    for name, section in shown:
+        assert source_of(name, SOURCE_TYPES[section["type"]].model_validate(section)).name == name
 
 
 def test_the_day_is_the_callers(tmp_path: Path) -> None:

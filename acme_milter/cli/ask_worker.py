@@ -18,9 +18,12 @@ BATCH = 2000
 PATIENCE = 30.0
 
 
-def ask_worker(config: "Config", call: str, **args: object) -> dict[str, Any]:
-    """The worker's answer to a control call; ends the command with 75 without one, and 77 where it is not for us."""
-    with _Worker(config) as worker:
+def ask_worker(config: "Config", call: str, *, patience: float = PATIENCE, **args: object) -> dict[str, Any]:
+    """The worker's answer to a control call; ends the command with 75 without one, and 77 where it is not for us.
+
+    ``patience``: seconds that the answer may take.
+    """
+    with _Worker(config, patience) as worker:
         return worker.ask(call, args)
 
 
@@ -36,9 +39,9 @@ def ask_worker_in_parts(
 
 
 class _Worker:
-    def __init__(self, config: "Config") -> None:
+    def __init__(self, config: "Config", patience: float = PATIENCE) -> None:
         self._config = config
-        self._frames = FrameClient(config.worker.control_socket, timeout=PATIENCE)
+        self._frames = FrameClient(config.worker.control_socket, timeout=patience)
 
     def __enter__(self) -> "_Worker":
         return self

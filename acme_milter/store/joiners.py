@@ -5,22 +5,25 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from acme_milter.enrollment.model import State
+from acme_milter.enrollment.model import OPEN_STATES, State
 from acme_milter.store.schema import enrollment, mailbox
 
+_IN_USE = [state.value for state in OPEN_STATES | {State.ACTIVE}]
 _NEVER_ENROLLED = ~(
     sa.select(sa.literal(1))
     .where(
         enrollment.c.address == mailbox.c.address,
         enrollment.c.principal == mailbox.c.principal,
         enrollment.c.state != State.CANCELLED.value,
+        # Who had left and is there again is seen for the first time again; what they had before is out of use.
+        sa.or_(enrollment.c.opened_at >= mailbox.c.first_seen_at, enrollment.c.state.in_(_IN_USE)),
     )
     .exists()
 )
 
 
 def unserved(connection: sa.Connection, *, came_as: str, since: datetime | None = None) -> list[str]:
-    """Addresses of present joiners for whose person nothing was ever ordered, or only what was cancelled.
+    """Addresses of present joiners for whose person nothing was ordered since they came, or only what was cancelled.
 
     ``since``: only those first seen since then, which is a short look; without it every joiner is looked at.
     """

@@ -39,7 +39,7 @@ class MailboxCalls:
         names = self._keeping.names()
         wanted = header.get("source")
         if wanted is not None and wanted not in names:
-            return {"error": f"there is no source {wanted}; there are {', '.join(names)}"}
+            return {"error": "unknown source", "text": f"there is no source {wanted}; there are {', '.join(names)}"}
         chosen = names if wanted is None else [str(wanted)]
         look = self._keeping.preview if header.get("dry_run") else self._keeping.keep
         with ThreadPoolExecutor(min(_AT_ONCE, len(chosen))) as readers:

@@ -34,7 +34,7 @@ class RevocationCall:
         try:
             reason = reason_of(str(header.get("reason", "unspecified")))
         except KeyError:
-            return {"error": f"reason must be one of {', '.join(REASONS)}"}
+            return {"error": "unknown reason", "text": f"the reason must be one of {', '.join(REASONS)}"}
         by_serial = bool(header.get("serials"))
         wanted = [str(one) for one in cast("list[object]", header.get("serials") or header.get("addresses") or [])]
         results: list[dict[str, object]] = []

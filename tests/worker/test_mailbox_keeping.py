@@ -387,4 +387,4 @@ def test_a_dry_run_tells_and_changes_nothing(it: Keeping) -> None:
     assert told["missing"]["count"] == 10
     assert [(hold["name"], hold["held"]) for hold in told["holds"]] == [("source-change:hr", True)]
     assert (it.rows(), it.holds()) == (before, [])
-    assert "no source ad" in str(it.calls.sync({"source": "ad"})["error"])
+    assert "no source ad" in str(it.calls.sync({"source": "ad"})["text"])

@@ -80,7 +80,7 @@ def test_a_serial_is_found_as_people_write_it_and_an_unknown_one_is_named(it: Re
 
 
 def test_a_word_that_is_no_reason_is_refused_with_those_that_are(it: Revoking) -> None:
-    assert "cessation-of-operation" in str(it.call.answer({"serials": ["abc"], "reason": "because"})["error"])
+    assert "cessation-of-operation" in str(it.call.answer({"serials": ["abc"], "reason": "because"})["text"])
 
 
 def test_that_it_was_revoked_already_is_as_good(it: Revoking) -> None:

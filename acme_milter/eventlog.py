@@ -50,6 +50,7 @@ class Event(StrEnum):
     BULK_STOPPED = "bulk-stopped"
     CERTIFICATE_EXPIRED = "certificate-expired"
     CERTIFICATE_EXPORTED = "certificate-exported"
+    CERTIFICATE_IMPORTED = "certificate-imported"
     CERTIFICATE_ISSUED = "certificate-issued"
     CERTIFICATE_REFUSED = "certificate-refused"
     CERTIFICATE_REVOKED = "certificate-revoked"

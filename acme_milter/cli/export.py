@@ -1,31 +1,26 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`export`: a mailbox's certificate and key as files, encrypted under a passphrase made for this one export."""
 
-import json
 import os
 import secrets
 from pathlib import Path
+from typing import cast
 
 import click
 
 from acme_milter.certificate.pkcs12 import P12Format
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
-from acme_milter.cli.store import as_owner, reading_store
+from acme_milter.cli.keyd import asking_keyd
+from acme_milter.cli.store import reading_store
+from acme_milter.cli.view import print_document
 from acme_milter.clock import Clock
-from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event
-from acme_milter.keys.client import KeydClient, KeydUnavailable
-from acme_milter.keys.refusal import KeydRefused
-from acme_milter.store import audit, certificates, mailbox_keys, mailboxes
+from acme_milter.keys.client import KeydClient
+from acme_milter.store import audit, certificates, mailbox_keys, mailboxes, timeline
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.mailbox_keys import StoredMailboxKey
-
-_REFUSALS = {
-    "seal broken": " (keyd runs with another wrapping key than the one that sealed this mailbox's key, or the store is"
-    " damaged; put the right one where keys.wrapping_key says, and restart keyd)",
-}
 
 
 class _OutUnusable(Exception):
@@ -41,40 +36,35 @@ FORMATS = ("pem", P12Format.MODERN.value, P12Format.LEGACY.value)
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Directory for the files, made 0700."
 )
+@click.option("--history", is_flag=True, help="Also the person's older keys, each in a PKCS#12 file of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.pass_context
-def export(context: click.Context, address: str, form: str, out: Path, as_json: bool) -> None:
-    """Write ADDRESS's certificate and private key. The passphrase goes to standard output, never into a file."""
+def export(context: click.Context, address: str, form: str, out: Path, history: bool, as_json: bool) -> None:
+    """Write ADDRESS's certificate and private key. The passphrase goes to standard output, never into a file.
+
+    With --history all that the mailbox's present person had before as well, under whatever address: what is needed to
+    read old mail. What somebody else had at this address before is not among it.
+    """
     config = load_config_or_exit(context)
-    mailbox = config.canonical(address) or address
     try:
-        with reading_store(config) as database:
-            mailbox, principal = _holder(database, mailbox)
-            files, passphrase = _export(config, database, mailbox, principal, form, out)
-    except KeydUnavailable as error:
-        if config.keys.socket.exists() and not os.access(config.keys.socket, os.W_OK):
-            click.echo(f"{config.keys.socket}: permission denied; {as_owner(config.keys.socket)}", err=True)
-            context.exit(ExitCode.PERMISSION)
-        click.echo(f"keyd is not running: {error}; start it with: acme-milter --config {config.path} run", err=True)
-        context.exit(ExitCode.TRY_LATER)
-    except KeydRefused as error:
-        click.echo(f"keyd refused: {error}{_REFUSALS.get(error.reason, '')}", err=True)
-        context.exit(ExitCode.FAILED)
+        with reading_store(config) as database, asking_keyd(context, config) as keyd:
+            mailbox, principal = _holder(database, config.canonical(address) or address)
+            current, older = _choose(database, mailbox, principal, history=history)
+            exporter = _Exporter(database, keyd, out)
+            present = None if current is None else exporter.export(current, form, mailbox)
+            older_form = P12Format.LEGACY.value if form == P12Format.LEGACY else P12Format.MODERN.value
+            past = [exporter.export(one, older_form, f"{one.address}.{one.serial}") for one in older]
     except _OutUnusable as error:
         click.echo(str(error), err=True)
         context.exit(ExitCode.PERMISSION if isinstance(error.__cause__, PermissionError) else ExitCode.FAILED)
     if as_json:
-        document = {
-            "schema": "acme-milter/export/1",
-            "address": mailbox,
-            "files": [str(file) for file in files],
-            "passphrase": passphrase,
-        }
-        click.echo(json.dumps(document))
+        document: dict[str, object] = {"schema": "acme-milter/export/1", "address": mailbox, "files": []}
+        print_document(document | (present or {}) | ({"history": past} if history else {}))
         return
-    for file in files:
-        click.echo(f"wrote {file}")
-    click.echo(f"passphrase: {passphrase}")
+    for exported in [*([present] if present else []), *past]:
+        for file in cast("list[str]", exported["files"]):
+            click.echo(f"wrote {file}")
+        click.echo(f"passphrase: {exported['passphrase']}")
     click.echo("It is shown only here, this once. Send it by another way than the file.", err=True)
 
 
@@ -90,37 +80,52 @@ def _holder(database: Database, mailbox: str) -> tuple[str, str]:
     return known.address, known.principal
 
 
-def _export(
-    config: Config, database: Database, mailbox: str, principal: str, form: str, out: Path
-) -> tuple[list[Path], str]:
+def _choose(
+    database: Database, mailbox: str, principal: str, *, history: bool
+) -> tuple[StoredCertificate | None, list[StoredCertificate]]:
+    """The present certificate and, with ``history``, all others of the person."""
     with database.read() as connection:
-        certificate = certificates.current(connection, mailbox, principal)
-        if certificate is None:
-            click.echo(f"{mailbox} has no active certificate; order one with: acme-milter enroll {mailbox}", err=True)
-            raise click.exceptions.Exit(ExitCode.FAILED)
-        key = mailbox_keys.get(connection, certificate.key_id)
-    with KeydClient(config.keys.socket, timeout=60.0) as keyd:
-        contents, passphrase = _contents(keyd, certificate, key, form)
-    with database.write() as connection:
-        audit.record(
-            connection,
-            Event.CERTIFICATE_EXPORTED,
-            at=Clock().now(),
-            enrollment_id=certificate.enrollment_id,
-            address=mailbox,
-            details={"format": form, "serial": certificate.serial, "uid": os.getuid()},
-        )
-    files = []
-    try:
-        out.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for suffix, content in contents.items():
-            # The address has passed the strict grammar of the configuration: no "/" and no ".." can be in its domain.
-            file = out / f"{mailbox.replace('/', '_')}{suffix}"
-            _write_private(file, content)
-            files.append(file)
-    except OSError as error:
-        raise _OutUnusable(f"{out}: cannot be written: {error.strerror}; choose another --out") from error
-    return files, passphrase
+        current = certificates.current(connection, mailbox, principal)
+        lines = timeline.history_of(connection, principal) if history else []
+        older = [certificates.get(connection, line.id) for line in lines if current is None or line.id != current.id]
+    if current is None and not older:
+        click.echo(f"{mailbox} has no active certificate; order one with: acme-milter enroll {mailbox}", err=True)
+        raise click.exceptions.Exit(ExitCode.FAILED)
+    return current, older
+
+
+class _Exporter:
+    """Writes one certificate after the other, each noted in the audit trail before its file is there."""
+
+    def __init__(self, database: Database, keyd: KeydClient, out: Path) -> None:
+        self._database = database
+        self._keyd = keyd
+        self._out = out
+
+    def export(self, certificate: StoredCertificate, form: str, name: str) -> dict[str, object]:
+        with self._database.read() as connection:
+            key = mailbox_keys.get(connection, certificate.key_id)
+        contents, passphrase = _contents(self._keyd, certificate, key, form)
+        with self._database.write() as connection:
+            audit.record(
+                connection,
+                Event.CERTIFICATE_EXPORTED,
+                at=Clock().now(),
+                enrollment_id=certificate.enrollment_id,
+                address=certificate.address,
+                details={"format": form, "serial": certificate.serial, "uid": os.getuid()},
+            )
+        files = []
+        try:
+            self._out.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for suffix, content in contents.items():
+                # The address has passed the strict grammar of the configuration: no "/" and no ".." is in its domain.
+                file = self._out / f"{name.replace('/', '_')}{suffix}"
+                _write_private(file, content)
+                files.append(str(file))
+        except OSError as error:
+            raise _OutUnusable(f"{self._out}: cannot be written: {error.strerror}; choose another --out") from error
+        return {"serial": certificate.serial, "files": files, "passphrase": passphrase}
 
 
 def _contents(

@@ -40,6 +40,16 @@ def generate_key(algorithm: KeyAlgorithm) -> MailboxPrivateKey:
     return ec.generate_private_key(ec.SECP256R1() if algorithm is KeyAlgorithm.P256 else ec.SECP384R1())
 
 
+def algorithm_of(private_key: MailboxPrivateKey) -> KeyAlgorithm:
+    """Which kind a key is that was made elsewhere. Raises ValueError for one of none of these kinds."""
+    if isinstance(private_key, rsa.RSAPrivateKey):
+        return KeyAlgorithm(f"rsa{private_key.key_size}")
+    curves = {"secp256r1": KeyAlgorithm.P256, "secp384r1": KeyAlgorithm.P384}
+    if private_key.curve.name not in curves:
+        raise ValueError("not a curve that S/MIME software reads")
+    return curves[private_key.curve.name]
+
+
 def encode_key(private_key: MailboxPrivateKey) -> bytes:
     """DER PKCS#8, unencrypted: what is sealed."""
     return private_key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
@@ -47,7 +57,7 @@ def encode_key(private_key: MailboxPrivateKey) -> bytes:
 
 def decode_key(pkcs8: bytes) -> MailboxPrivateKey:
     """The key that encode_key wrote. Raises ValueError for anything else."""
-    # The seal vouches for it being a key we made: testing an RSA key's primes again would take 100 ms.
+    # The seal vouches for it being a key we made, or tested as it came in: testing an RSA key's primes takes 100 ms.
     private_key = load_der_private_key(pkcs8, None, unsafe_skip_rsa_key_validation=True)
     if not isinstance(private_key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         raise ValueError("not a key of a kind that is made here")  # noqa: TRY004 the content, not our caller's type

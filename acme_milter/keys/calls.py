@@ -20,10 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from acme_milter import __version__
 from acme_milter.certificate.csr import KeyUsageKind, MailboxPrivateKey, build_csr, csr_public_key_spki, spki_of
+from acme_milter.certificate.imported import Pkcs12Unreadable, read_pkcs12
 from acme_milter.certificate.pkcs12 import P12Format, build_encrypted_pem, build_pkcs12, generate_passphrase
 from acme_milter.certificate.refusal import CertificateRefused
 from acme_milter.certificate.subject_name import InvalidAddress
-from acme_milter.keys.algorithm import KeyAlgorithm, decode_key, encode_key, generate_key
+from acme_milter.keys.algorithm import KeyAlgorithm, algorithm_of, decode_key, encode_key, generate_key
 from acme_milter.keys.jwk import public_jwk
 from acme_milter.keys.jws_input import check_signing_input
 from acme_milter.keys.pool import KeyPool
@@ -56,6 +57,7 @@ class Keyd:
         self._calls: dict[str, Callable[[Request], Answer]] = {
             "new_account_key": self._new_account_key,
             "new_mailbox_key": self._new_mailbox_key,
+            "import_mailbox_key": self._import_mailbox_key,
             "sign_jws": self._sign_jws,
             "export_pkcs12": self._export_pkcs12,
             "export_pem": self._export_pem,
@@ -100,6 +102,27 @@ class Keyd:
         spki = csr_public_key_spki(csr)
         assert spki == spki_of(private_key.public_key())
         return _joined(seal(self._seal_key, encode_key(private_key), ids), csr, spki)
+
+    def _import_mailbox_key(self, request: Request) -> Answer:
+        """A key from elsewhere: sealed like our own, once its certificate is seen to be its own and the address's."""
+        (file,) = request.parts(1)
+        ids = _mailbox_ids(request)
+        address = request.text("address")
+        try:
+            private_key, chain_pem = read_pkcs12(file, request.text("passphrase"), address)
+            algorithm = algorithm_of(private_key)
+            csr = build_csr(private_key, [address], KeyUsageKind.DUAL)
+        except Pkcs12Unreadable as unreadable:
+            raise KeydRefused(str(unreadable)) from None
+        except CertificateRefused as refusal:
+            raise KeydRefused(f"certificate {refusal.reason.value}") from None
+        except InvalidAddress:
+            raise KeydRefused("an address that no certificate can carry") from None
+        except ValueError:
+            raise KeydRefused("a key of a kind that is not made here") from None
+        sealed = seal(self._seal_key, encode_key(private_key), ids)
+        header, body = _joined(sealed, csr, spki_of(private_key.public_key()), chain_pem)
+        return {**header, "algorithm": algorithm.value}, body
 
     def _sign_jws(self, request: Request) -> Answer:
         sealed, signing_input = request.parts(2)

@@ -37,6 +37,17 @@ class NewMailboxKey:
     spki: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ImportedKey:
+    """A key from elsewhere: sealed, with a CSR (DER) for a successor, its public key and its certificate's chain."""
+
+    algorithm: str
+    sealed: bytes = field(repr=False)
+    csr: bytes = field(repr=False)
+    spki: bytes = field(repr=False)
+    chain_pem: bytes = field(repr=False)
+
+
 class KeydClient:
     """Asks the keyd that listens on `socket`; any number of threads may share it. `timeout` (seconds) is for one
     call.
@@ -86,6 +97,21 @@ class KeydClient:
         if parts is None or len(parts) != 3:
             raise _nonsense()
         return NewMailboxKey(*parts)
+
+    def import_pkcs12(self, key_id: str, principal: str, address: str, file: bytes, passphrase: str) -> ImportedKey:
+        """Take in the key and certificate of a PKCS#12 file; refused unless they are each other's and `address`'s."""
+        header = {
+            "call": "import_mailbox_key",
+            "key_id": key_id,
+            "principal": principal,
+            "address": address,
+            "passphrase": passphrase,
+        }
+        answer, body = self._call(header, file)
+        parts, algorithm = split_parts(answer, body), answer.get("algorithm")
+        if parts is None or len(parts) != 4 or not isinstance(algorithm, str):
+            raise _nonsense()
+        return ImportedKey(algorithm, *parts)
 
     def sign_jws(self, key_id: str, authority: str, sealed: bytes, signing_input: bytes) -> bytes:
         """r || s, 64 octets, over a JWS signing input (RFC 7515 §5.1) that jws_input.py finds to be ACME."""

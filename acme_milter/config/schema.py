@@ -129,12 +129,16 @@ class MilterSection(Section):
 
 
 class WorkerSection(Section):
-    """The role that answers: its unix sockets, its threads for ACME and SMTP, its DKIM children."""
+    """The role that answers: its unix sockets, its threads for ACME and SMTP, its DKIM children.
+
+    `verification` says who is asked whether a source's mailbox exists, before an order is begun for it.
+    """
 
     intake_socket: SocketPath = _RUN / "intake.sock"
     control_socket: SocketPath = _RUN / "control.sock"
     threads: int = Field(default=16, ge=1, le=256)
     verifiers: int = Field(default=2, ge=1, le=64)
+    verification: Literal["postmap", "none"] = "postmap"
 
 
 class KeyPool(Section):

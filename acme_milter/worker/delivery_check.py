@@ -53,6 +53,8 @@ class DeliveryCheck:
 
         A round that has had its PATIENCE is not waited for by anybody, so a Postfix that hangs stops no other mailbox.
         """
+        if self._config().worker.verification == "none":
+            return nobody_asked(address)
         with self._lock:
             verdict = self._fresh(address)
             if verdict is not None:

@@ -109,6 +109,13 @@ def test_a_listed_mailbox_is_the_administrators_word_and_not_asked_about(boxes: 
     assert boxes.bench.step(boxes.bench.open()).state is State.ORDERING
 
 
+def test_with_verification_none_nobody_is_asked(boxes: Mailboxes) -> None:
+    worker = boxes.bench.config.worker.model_copy(update={"verification": "none"})
+    boxes.bench.config = dataclasses.replace(boxes.bench.config, worker=worker)
+    assert boxes.said(boxes.addresses[0]) is Deliverability.UNCHECKED
+    assert boxes.bench.step(boxes.bench.open(boxes.addresses[0])).state is State.ORDERING
+
+
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
     """postconf does something before it answers."""
     programs = tmp_path / "programs"

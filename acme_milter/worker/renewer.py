@@ -33,18 +33,26 @@ def plan(connection: sa.Connection, config: Config, certificate: StoredCertifica
     """Give an active certificate its row; the authority's word on it is asked for right after (RFC 9773 §4.3)."""
     renewals.forget(connection, certificate.id)
     span = span_by(policy_of(config, certificate.address), certificate.not_before, certificate.not_after)
-    planned = renewals.by_day(connection, certificate.authority, day_of(span.earliest), day_of(span.latest))
-    active = renewals.number_active(connection, certificate.authority) + 1
+    authority = _renewing_authority(config, certificate)
+    planned = renewals.by_day(connection, authority, day_of(span.earliest), day_of(span.latest))
+    active = renewals.number_active(connection, authority) + 1
     renewal = Renewal(
         certificate_id=certificate.id,
-        authority=certificate.authority,
+        authority=authority,
         address=certificate.address,
         due_at=planned_moment(span, planned, active, certificate.id, now),
         urgent_at=span.urgent,
-        ask_at=now,
+        ask_at=now if authority == certificate.authority else None,
     )
     renewals.plan(connection, renewal)
     return renewal
+
+
+def _renewing_authority(config: Config, certificate: StoredCertificate) -> str:
+    """Its own, while that is configured; for one from elsewhere, whoever the mailbox's policy names."""
+    if certificate.authority in config.authorities:
+        return certificate.authority
+    return next(iter(policy_of(config, certificate.address).authorities), certificate.authority)
 
 
 def obstacle_to(config: Config, due: Due, missing: Collection[str]) -> Obstacle | None:

@@ -4,7 +4,7 @@
 Everything it says is counted from the store, so that it holds for all hosts and after any restart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -77,7 +77,7 @@ class Pacer:
         name: str,
         authority: Authority,
         pause: Pause | None,
-        beginning: dict[Cause, int],
+        beginning: Mapping[Cause, int],
         now: datetime,
     ) -> Room:
         limits = authority.limits

@@ -22,13 +22,13 @@ ONLY_AT_START = ("store", "milter", "worker", "keys", "dns")
 class Reloader:
     """``prepare`` is called with a configuration that is about to be in force; it may raise SigningKeyUnavailable."""
 
-    def __init__(self, standing: StandingConfig, prepare: Callable[[Config], None]) -> None:
+    def __init__(self, standing: StandingConfig, prepare: Callable[[Config], object]) -> None:
         self._standing = standing
         self._prepare = prepare
 
     def reload(self) -> bool:
         """Read the file again. Returns whether its configuration is in force now; otherwise the old one still is."""
-        old = self._standing.of_file()
+        old = self._standing.file()
         try:
             new = load(old.path)
             self._prepare(new)

@@ -30,10 +30,6 @@ class StandingConfig:
         """What the file says alone: of the mailboxes, those that it lists."""
         return self._file
 
-    def of_file(self) -> Config:
-        """What the file alone says: without the sources' mailboxes."""
-        return self._file
-
     @property
     def last_fault(self) -> str | None:
         """Why the last reload was refused, in a line; None when the file that is there is the one in force."""

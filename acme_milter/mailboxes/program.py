@@ -6,7 +6,6 @@ import os
 import selectors
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ MAX_ERRORS = 64 * 1024
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CHUNK = 65536
+_PAUSE = 0.005
 
 
 class ProgramFault(Exception):
@@ -60,8 +60,9 @@ def run_program(
     directory. After `timeout` seconds, or when it printed more than `max_output` octets, it is killed with everything
     it started. Raises ProgramFault for that, and when it cannot be started.
     """
-    with tempfile.TemporaryFile() as standard_input:
-        standard_input.write(given)  # a file, not a pipe: a program that does not read cannot make us wait
+    # A file, not a pipe: a program that does not read cannot make us wait. In memory: it may hold a password.
+    with os.fdopen(os.memfd_create("given"), "w+b") as standard_input:
+        standard_input.write(given)
         standard_input.seek(0)
         try:
             process = subprocess.Popen(
@@ -115,10 +116,11 @@ def _collect(process: subprocess.Popen[bytes], give_up: float, max_output: int) 
                     key.data.extend(chunk)
             if len(output) > max_output:
                 raise _OutOfBounds(too_much=True)
-    try:
-        process.wait(max(give_up - time.monotonic(), 0.0))
-    except subprocess.TimeoutExpired:  # it closed its output and stays
-        raise _OutOfBounds(too_much=False) from None
+    # Not process.wait(): while its end is not collected, its number cannot become that of a group we must not kill.
+    while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if time.monotonic() > give_up:  # it closed its output and stays
+            raise _OutOfBounds(too_much=False)
+        time.sleep(_PAUSE)
     return bytes(output), bytes(errors)
 
 

@@ -4,6 +4,7 @@
 import csv
 import io
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
@@ -96,6 +97,8 @@ class CsvFile:
 
     def _settled_text(self) -> str:
         """The file once nobody has written into it for a second. Raises SourceFault, OSError."""
+        if not stat.S_ISREG(self._path.stat().st_mode):  # a pipe would make us wait for ever
+            raise self._fault(0, "is no regular file")
         waited = 0.0
         while 0 <= (age := self._now() - self._path.stat().st_mtime) < SETTLE:
             if waited > self._timeout:

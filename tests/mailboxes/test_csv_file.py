@@ -128,8 +128,9 @@ def test_a_file_that_is_no_such_table_is_a_fault_with_its_line(
 def test_a_file_that_is_not_there_or_not_a_file_is_a_fault(path: Path) -> None:
     assert "No such file or directory" in fault(path)
     path.mkdir()
-    os.utime(path, (LONG_AGO, LONG_AGO))
-    assert "Is a directory" in fault(path)
+    assert "is no regular file" in fault(path)
+    os.mkfifo(path.with_name("pipe"))
+    assert "is no regular file" in fault(path.with_name("pipe"))
 
 
 def reader(path: Path, wait: Callable[[float], None], now: float) -> CsvFile:

@@ -3,7 +3,6 @@
 
 import dataclasses
 import uuid
-from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -125,50 +124,7 @@ def in_flight(connection: sa.Connection, now: datetime) -> dict[str, int]:
     return {row.authority: row.number for row in connection.execute(_IN_FLIGHT, {"now": now})}
 
 
-# Asked many times a second, and built once: putting a statement together costs more than running it.
-_DUE = (
-    sa.select(table.c.id, table.c.authority)
-    .where(
-        table.c.next_attempt_at <= sa.bindparam("now"),
-        table.c.state.in_(sa.bindparam("states", expanding=True)),
-        table.c.authority.not_in(sa.bindparam("resting", expanding=True)),
-        sa.or_(table.c.lease_until.is_(None), table.c.lease_until < sa.bindparam("now")),
-    )
-    .order_by(table.c.next_attempt_at)
-    .limit(sa.bindparam("limit"))
-)
-
-
-def due(
-    connection: sa.Connection, *, now: datetime, limit: int, states: Collection[State], resting: Collection[str] = ()
-) -> list[tuple[str, str]]:
-    """(id, authority) of enrollments that are due and not leased, the longest waiting first.
-
-    Those with a ``resting`` authority are passed over: they must not keep others out of the ``limit``.
-    """
-    asked = {"now": now, "states": list(states), "resting": list(resting), "limit": limit}
-    return [(row.id, row.authority) for row in connection.execute(_DUE, asked)]
-
-
-_PLANNED = (
-    sa.select(table.c.address)
-    .where(
-        table.c.authority == sa.bindparam("authority"),
-        table.c.state == State.PLANNED.value,
-        table.c.cause == sa.bindparam("cause"),
-        table.c.next_attempt_at <= sa.bindparam("now"),
-    )
-    .order_by(table.c.next_attempt_at)
-    .limit(sa.bindparam("limit"))
-)
-
-
-def planned(connection: sa.Connection, authority: str, cause: Cause, *, now: datetime, limit: int) -> list[str]:
-    """The mailboxes that are due to begin with an authority for one cause, the longest waiting first."""
-    asked = {"authority": authority, "cause": cause.value, "now": now, "limit": limit}
-    return list(connection.execute(_PLANNED, asked).scalars())
-
-
+# Built once: putting a statement together costs more than running it.
 _CLAIM = (
     table.update()
     .where(

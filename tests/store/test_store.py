@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from acme_milter.enrollment.model import OPEN_STATES, Enrollment, State
+from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import Deferred, Failed, advance
-from acme_milter.store import challenge_mails, enrollments, identity, outbox
+from acme_milter.store import challenge_mails, enrollments, identity, outbox, queue
 from acme_milter.store.challenge_mails import StoredChallengeMail
 from acme_milter.store.database import Database, StoreUnusable
 from acme_milter.store.outbox import OutboxEntry
@@ -162,8 +162,8 @@ def test_what_is_leased_or_not_due_is_not_offered(database: Database) -> None:
     with database.write() as connection:
         enrollments.claim(connection, first.id, owner="w", now=NOW, until=SOON)
         enrollments.save(connection, advance(second, Deferred(next_attempt_at=SOON), NOW))
-        due = enrollments.due(connection, now=NOW, limit=10, states=OPEN_STATES)
-    assert [row[0] for row in due] == [third.id]
+        waiting = queue.waiting(connection, "ca", now=NOW, limit=10)
+    assert [one.id for one in waiting] == [third.id]
 
 
 def test_nothing_of_a_broken_transaction_remains(database: Database) -> None:

@@ -14,7 +14,7 @@ from acme_milter.enrollment.gate import Reason
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import Deferred, advance
 from acme_milter.lab.processes import wait_until
-from acme_milter.store import enrollments
+from acme_milter.store import enrollments, queue
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 
@@ -189,7 +189,7 @@ def test_a_leased_enrollment_is_nobody_elses_until_the_lease_ends(make_orders: M
     with bench.database.write() as connection:
         assert enrollments.claim(connection, enrollment.id, owner="one", now=now, until=now + timedelta(minutes=5))
         assert enrollments.claim(connection, enrollment.id, owner="two", now=now, until=now) is None
-        assert enrollments.due(connection, now=now, limit=5, states={State.PLANNED}) == []
+        assert queue.waiting(connection, "ca", now=now, limit=5) == []
     later = now + timedelta(minutes=5, seconds=1)
     with bench.database.write() as connection:
         assert enrollments.claim(connection, enrollment.id, owner="two", now=later, until=later) == enrollment

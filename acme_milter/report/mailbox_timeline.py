@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The view `mailbox`: one mailbox's whole story in one timeline, the newest order in detail, older ones in a line."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -32,6 +32,25 @@ _TOLD = frozenset(
     {Event.ENROLLMENT_OPENED, Event.CHALLENGE_ACCEPTED, Event.REPLY_QUEUED, Event.REVOCATION_ASKED}
     | {Event.CERTIFICATE_ISSUED, Event.CERTIFICATE_REVOKED}
 )
+# The steps of an order as the audit trail names them, and what they are for people; None: told by the order itself.
+_STEPS: Mapping[str, str | None] = {
+    "OrderingBegan": None,
+    "OrderPlaced": None,
+    "ChallengeKnown": "waiting for the challenge mail",
+    "ChallengeMailAccepted": None,
+    "ReplyHandedOver": None,
+    "ChallengePosted": None,
+    "AuthorizationValid": "authority convinced",
+    "FinalizeSent": None,
+    "CertificateReady": None,
+    "CertificateIssued": None,
+    "Activated": "certificate in use",
+    "Failed": None,
+    "Cancelled": None,
+    "Superseded": None,
+    "Revoked": None,
+    "Expired": None,
+}
 _NOT_FOR_A_LINE = frozenset({"chain"})
 
 
@@ -46,7 +65,9 @@ def mailbox_timeline(connection: sa.Connection, config: Config, now: datetime, *
         mails = timeline.mails(connection, order.id)
         entries += _order(order, mails, by_enrollment.get(order.id), now)
     entries += _revocations(connection, story.certificates)
-    entries += [_note(noted) for noted in timeline.noted(connection, known.address, NOTES) if noted.event not in _TOLD]
+    past = {order.id for order in older}
+    notes = timeline.noted(connection, known.address, NOTES)
+    entries += [_note(noted) for noted in notes if noted.event not in _TOLD and not _is_past_step(noted, past)]
     if story.renewal is not None and story.renewal.opened_at is None:
         window = "" if story.renewal.window_start is None else ", in the authority's window"
         entries.append(_entry(story.renewal.due_at, "renewal-planned", f"renewal planned{window}", planned=True))
@@ -138,7 +159,7 @@ def _order(order: Enrollment, mails: Sequence[Mail], line: CertificateLine | Non
         yield entry(
             line.stored_at, "certificate-issued", f"certificate {line.serial}, valid until {line.not_after:%Y-%m-%d}"
         )
-    if order.state not in OPEN_STATES | {State.ACTIVE}:
+    if order.state not in OPEN_STATES | {State.ACTIVE, State.REVOKED}:
         yield entry(
             order.state_since, order.state.value, ": ".join(filter(None, [order.state.value, order.last_error]))
         )
@@ -167,9 +188,14 @@ def _revocations(connection: sa.Connection, certificates: Sequence[CertificateLi
             yield _entry(wish.asked_at, "revocation-failed", f"{serial} not revoked, {end}: {wish.last_error}")
 
 
+def _is_past_step(noted: Noted, past: Set[str]) -> bool:
+    """A step of an older order, or one that the order's own lines tell."""
+    return noted.event in _STEPS and (noted.enrollment_id in past or _STEPS[noted.event] is None)
+
+
 def _note(noted: Noted) -> Row:
-    details = _words(noted.details)
-    return _entry(noted.at, noted.event, " ".join(filter(None, [noted.event, details])), order=noted.enrollment_id)
+    text = _STEPS.get(noted.event) or " ".join(filter(None, [noted.event, _words(noted.details)]))
+    return _entry(noted.at, noted.event, text, order=noted.enrollment_id)
 
 
 def _words(details: Mapping[str, object]) -> str:

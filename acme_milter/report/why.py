@@ -175,10 +175,12 @@ def _without_order(known: Known, story: Story) -> Why:
         end = f"{last.state_since:%Y-%m-%d %H:%M} UTC: {last.last_error}"
         text = f"{address} has no certificate: the last order failed at {end}."
         return Why("failed", text, issue)
-    end = last.last_error or last.state.value
-    ended = f"{last.state.value} since {last.state_since:%Y-%m-%d} ({end})"
-    text = f"{address} has no certificate any more: the last order is {ended}."
-    return Why(last.state.value, text, f"{issue} --again")
+    ends = {State.REVOKED: "was revoked", State.EXPIRED: "expired", State.SUPERSEDED: "was replaced"}
+    end = ends.get(last.state, f"is {last.state.value}")
+    because = f" ({last.last_error})" if last.last_error else ""
+    which = "the last order" if last.state is State.CANCELLED else "the last one"
+    text = f"{address} has no certificate: {which} {end} on {last.state_since:%Y-%m-%d}{because}."
+    return Why(last.state.value, text, issue)
 
 
 def _hold_of(known: Known, waiting: Sequence[Hold]) -> Hold | None:

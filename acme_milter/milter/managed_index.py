@@ -11,6 +11,14 @@ from acme_milter.ipc.client import PeerUnavailable
 from acme_milter.ipc.frames import FrameError
 
 REFRESH_SECONDS = 5.0
+"""Pause between two questions to a worker that answers at once."""
+
+WAIT_SECONDS = 4.0
+"""So long a worker may keep a question until there is something new; the answer is due in five."""
+
+BREATH_SECONDS = 0.05
+"""Pause after a question that was kept: addresses that change one by one are not asked for a hundred times a second."""
+
 RETRY_SECONDS = 0.5  # while the worker cannot be reached
 STALE_SECONDS = 60.0
 
@@ -31,12 +39,15 @@ class ManagedIndex:
         self._version: str | None = None
         self._confirmed = 0.0
         self._reachable: bool | None = None
+        self.waited = False
+        """Whether the worker kept the last question until there was something new, or nothing for a while."""
 
     def refresh(self) -> bool:
         """Ask the worker once; True when it answered. An answer that makes no sense counts as none."""
         try:
             version, addresses = self._fetch()
         except (PeerUnavailable, FrameError, KeyError, TypeError, ValueError) as exc:
+            self.waited = False
             self._lost(exc)
             return False
         if addresses is not None:
@@ -61,7 +72,8 @@ class ManagedIndex:
     def _fetch(self) -> tuple[str, frozenset[str] | None]:
         """The set's version and the set; None for the set when it is the one we have."""
         pages: list[bytes] = []
-        header, body = self._call({"call": "managed", "known": self._version})
+        header, body = self._call({"call": "managed", "known": self._version, "wait": WAIT_SECONDS})
+        self.waited = header.get("waited") is True
         version = str(header["version"])
         if header.get("unchanged") is True:
             if version != self._version:
@@ -81,7 +93,7 @@ class ManagedIndex:
 
 
 class IndexRefresher(threading.Thread):
-    """Refreshes an index every few seconds until the process ends."""
+    """Refreshes an index until the process ends: as soon as the worker has something new, or every few seconds."""
 
     def __init__(self, index: ManagedIndex) -> None:
         super().__init__(name="managed-index", daemon=True)
@@ -89,13 +101,14 @@ class IndexRefresher(threading.Thread):
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
-        reached = False
-        while not self._stop_asked.wait(REFRESH_SECONDS if reached else RETRY_SECONDS):
+        pause = RETRY_SECONDS
+        while not self._stop_asked.wait(pause):
+            pause = RETRY_SECONDS
             try:
-                reached = self._index.refresh()
+                if self._index.refresh():
+                    pause = BREATH_SECONDS if self._index.waited else REFRESH_SECONDS
             except Exception as exc:  # noqa: BLE001 - a thread's edge: without it the index would silently grow old
                 log_exception(Event.INTERNAL_ERROR, exc)
-                reached = False
 
     def stop(self) -> None:
         """End the thread soon."""

@@ -71,7 +71,11 @@ class Worker:
             config=self.config, database=self._database, keyd=self._keyd, clock=self._clock.now
         )
         self._people = People(
-            standing=self._standing, database=self._database, authorities=self._authorities, clock=self._clock
+            standing=self._standing,
+            database=self._database,
+            authorities=self._authorities,
+            clock=self._clock,
+            ask_for=self._ask_for,
         )
         self._reloader: Reloader | None = None
         self._scheduler: Scheduler | None = None
@@ -116,7 +120,7 @@ class Worker:
             FrameServer(
                 config.worker.intake_socket,
                 INTAKE_MODE,
-                IntakeService(self.config, intake).handle,
+                IntakeService(self.config, intake, wait_while=self._standing.wait_while).handle,
                 threads=INTAKE_THREADS,
                 on_error=_on_error,
             ),
@@ -136,6 +140,7 @@ class Worker:
 
     def stop(self) -> None:
         """Polite, but nothing depends on it: a start recovers from any kind of end."""
+        self._standing.stop_waiting()
         for server in self._servers:
             server.stop()
         for chores in (self._chores, self._bulk):
@@ -168,7 +173,7 @@ class Worker:
                 "enroll": enrolling.answer,
                 "view": views.answer,
                 **bulk.calls,
-                **self._people.answers(self._ask_for),
+                **self._people.answers(),
                 **renewing.answers(scheduler.wake),
             }
         )

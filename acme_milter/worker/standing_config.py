@@ -16,7 +16,8 @@ class StandingConfig:
     """
 
     def __init__(self, file_config: Config) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._nobody_waits = False
         self._file = file_config
         self._members: tuple[Member, ...] = ()
         self._current = file_config
@@ -40,16 +41,29 @@ class StandingConfig:
 
     def replace_file(self, config: Config) -> None:
         """The file says something else now; the sources' mailboxes stay, as far as their domains are configured."""
-        with self._lock:
+        with self._changed:
             self._file = config
             self._current = config.with_members(self._members)
             self.last_faults = ()
+            self._changed.notify_all()
 
     def replace_members(self, members: Iterable[Member]) -> None:
         """All mailboxes of all sources, those that are managed."""
-        with self._lock:
+        with self._changed:
             self._members = tuple(members)
             self._current = self._file.with_members(self._members)
+            self._changed.notify_all()
+
+    def wait_while(self, config: Config, seconds: float) -> None:
+        """Return when another configuration than this is in force, after `seconds` at the latest."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._current is not config or self._nobody_waits, seconds)
+
+    def stop_waiting(self) -> None:
+        """Let everybody go who waits for a change, now and later: the worker ends."""
+        with self._changed:
+            self._nobody_waits = True
+            self._changed.notify_all()
 
     def refused(self, faults: Iterable[Fault]) -> None:
         """A reload found these; what was in force stays in force."""

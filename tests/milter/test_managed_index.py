@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The set of managed addresses in the milter's memory."""
 
+import queue
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from acme_milter.ipc.client import FrameClient, PeerUnavailable
 from acme_milter.ipc.server import FrameServer
-from acme_milter.milter.managed_index import STALE_SECONDS, ManagedIndex
+from acme_milter.lab.processes import wait_until
+from acme_milter.milter.managed_index import STALE_SECONDS, IndexRefresher, ManagedIndex
 
 
 class Clock:
@@ -131,3 +133,29 @@ def test_it_speaks_to_a_real_socket(tmp_path: Path) -> None:
         index = ManagedIndex(client.call)
         assert index.refresh()
         assert held(index) == {"a@x.example"}
+
+
+def test_a_worker_that_waits_with_its_answer_is_asked_again_at_once() -> None:
+    news: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def patient(header: Mapping[str, object]) -> tuple[dict[str, object], bytes]:
+        assert isinstance(header["wait"], float)
+        text = news.get(timeout=10)
+        return {"version": text, "pages": 1, "waited": True}, text.encode()
+
+    index = ManagedIndex(patient)
+    refresher = IndexRefresher(index)
+    refresher.start()
+    for text in ("a@x.example", "b@x.example", "c@x.example"):  # with pauses of seconds this would take too long
+        news.put(text)
+        wait_until(lambda text=text: held(index) == {text}, text, timeout=4.0)  # type: ignore[misc]
+    refresher.stop()
+    news.put("d@x.example")
+    refresher.join(10)
+    assert not refresher.is_alive()
+
+
+def test_a_worker_that_answers_at_once_has_kept_nothing_back() -> None:
+    index = ManagedIndex(Worker("a@x.example"))
+    assert index.refresh()
+    assert not index.waited

@@ -2,10 +2,12 @@
 """The worker's two sockets, as the milter and the command line speak to them."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from acme_milter.config.member import Member
 from acme_milter.enrollment.model import State
 from acme_milter.ipc.client import FrameClient
 from acme_milter.ipc.server import FrameServer
@@ -13,6 +15,7 @@ from acme_milter.store import enrollments
 from acme_milter.worker.control import Control
 from acme_milter.worker.enrolling import Enrolling
 from acme_milter.worker.intake_service import IntakeService
+from acme_milter.worker.standing_config import StandingConfig
 from tests.protocol.sample_mail import RECIPIENT, SENDER, good_mail
 from tests.worker.conftest import MakeBench
 from tests.worker.intake_bench import OTHER_MAILBOX, IntakeBench
@@ -31,7 +34,7 @@ CANDIDATE: dict[str, object] = {
 
 def speak_to(bench: IntakeBench, directory: Path) -> Iterator[FrameClient]:
     faults: list[Exception] = []
-    service = IntakeService(lambda: bench.config, bench.intake)
+    service = IntakeService(lambda: bench.config, bench.intake, wait_while=StandingConfig(bench.config).wait_while)
     server = FrameServer(directory / "intake.sock", 0o660, service.handle, threads=4, on_error=faults.append)
     server.start()
     with FrameClient(directory / "intake.sock", timeout=10) as client:
@@ -103,6 +106,23 @@ def test_the_managed_mailboxes_come_in_lower_case_and_only_when_they_changed(
     answer, body = client.call({"call": "managed", "known": version})
     assert (answer["version"] != version, body) == (True, b"carol@example.com")
     assert next(speaking, None) is None
+
+
+def test_a_milter_that_waits_is_answered_as_soon_as_there_is_a_new_mailbox(bench: IntakeBench) -> None:
+    standing = StandingConfig(bench.config)
+    service = IntakeService(standing.current, bench.intake, wait_while=standing.wait_while)
+    version = service.handle({"call": "managed", "known": None, "wait": 60}, b"")[0]["version"]
+    question: dict[str, object] = {"call": "managed", "known": version, "wait": 60}
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(service.handle, question, b"")
+        assert not waiting.done()
+        standing.replace_members([Member(address="new@example.com", principal="staff:7", source="staff")])
+        answer, body = waiting.result()
+        assert (answer["waited"], answer["version"] != version) == (True, True)
+        assert b"new@example.com" in body.split(b"\n")
+        waiting = pool.submit(service.handle, question | {"known": answer["version"]}, b"")
+        standing.stop_waiting()
+        assert waiting.result()[0] == {"version": answer["version"], "unchanged": True, "waited": True}
 
 
 def test_very_many_mailboxes_come_in_pages(make_bench: MakeBench, tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ RECENT = timedelta(days=2)
 LOOK_AT_ALL = timedelta(hours=1)
 """How often all joiners are looked at, not only the recent ones: a policy may have changed, or a guard let some in."""
 
+KNOWN_EVERYWHERE = timedelta(seconds=2)
+"""Until every milter has taken in a new mailbox: to one that has not, its challenge mail is ordinary mail."""
+
 
 class Joiners:
     """Remembers who waits, so that a round costs what there is to do."""
@@ -80,6 +83,7 @@ def _open(connection: sa.Connection, config: Config, address: str, authority: st
             authority=authority,
             cause=Cause.JOINER,
             now=now,
+            next_attempt_at=now + KNOWN_EVERYWHERE,
         )
     except enrollments.AlreadyOpen:
         return False

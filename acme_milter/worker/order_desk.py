@@ -58,10 +58,13 @@ class OrderDesk:
             deadline = min(deadline, enrollment.order_expires_at)
         return deadline
 
-    def authority_now(self, enrollment: Enrollment) -> datetime:
-        """Now, as far as deadlines go: by the authority's clock when ours is far from it (F-12, F-13)."""
+    def clock_error(self, enrollment: Enrollment) -> timedelta:
+        """By how much our clock is ahead of the authority's, where that is so much that no deadline can go by ours.
+
+        Nothing where it is right, or about right (F-12, F-13).
+        """
         skew = self.authorities.clock_skew(enrollment.authority)
-        return self.clock() - skew if skew is not None and abs(skew) > WRONG else self.clock()
+        return skew if skew is not None and abs(skew) > WRONG else timedelta(0)
 
     def look_again(self, enrollment: Enrollment, retry_after: timedelta | None) -> Step:
         now = self.clock()

@@ -164,14 +164,15 @@ class Validation:
         found = self.desk.authorization(enrollment)
         if found.status == "valid":
             return Step(AuthorizationValid())
-        now = self.desk.authority_now(enrollment)
+        error = self.desk.clock_error(enrollment)
+        now = self.desk.clock() - error
         if authority.challenge_trigger != "reply-first" and enrollment.challenge_posted_at is None:
             self._respond(enrollment)
             posted = self.desk.clock()
             return Step(ChallengePosted(challenge_posted_at=posted, next_attempt_at=posted + authority.challenge_wait))
         waits_since = enrollment.challenge_posted_at or enrollment.state_since
         if now < waits_since + authority.challenge_wait:
-            return Step(Deferred(next_attempt_at=waits_since + authority.challenge_wait))
+            return Step(Deferred(next_attempt_at=waits_since + authority.challenge_wait + error))
         raise OrderDied(f"no challenge mail from {enrollment.challenge_sender} arrived in time", again=True)
 
     def wait_for_outbox(self, enrollment: Enrollment) -> Step:
@@ -181,7 +182,8 @@ class Validation:
         errors = [entry.last_error for entry in entries if entry.last_error is not None]
         if all(entry.next_attempt_at is None for entry in entries):
             raise OrderDied(f"the reply could not be handed to Postfix: {errors[-1] if errors else 'none'}", again=True)
-        look_again = min(self.desk.clock() + LOOK_AT_OUTBOX, self.desk.deadline(enrollment))
+        deadline = self.desk.deadline(enrollment) + self.desk.clock_error(enrollment)
+        look_again = min(self.desk.clock() + LOOK_AT_OUTBOX, deadline)
         return Step(Deferred(next_attempt_at=look_again, last_error=errors[-1] if errors else None))
 
     def post_challenge(self, enrollment: Enrollment) -> Step:

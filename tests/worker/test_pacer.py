@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How many may begin: budgets of any sixty minutes, pauses that outlive a worker, and a clock that is wrong."""
+
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import Cause, State
+from acme_milter.lab.processes import wait_until
+from acme_milter.store import enrollments, pauses
+from acme_milter.store.schema import enrollment as table
+from tests.worker.conftest import MakeOrderBench
+from tests.worker.order_bench import OrderBench
+
+
+@pytest.fixture
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acme_milter.enrollment.backoff.STEP_FIRST", timedelta(milliseconds=20))
+    monkeypatch.setattr("acme_milter.enrollment.backoff.STEP_LONGEST", timedelta(milliseconds=200))
+    monkeypatch.setattr("acme_milter.worker.scheduler.LOOK_AGAIN", 0.05)
+
+
+def places(bench: OrderBench, authority: str = "ca") -> int:
+    with bench.database.read() as connection:
+        return bench.pacer.room(connection, authority, bench.clock()).places
+
+
+def begun(bench: OrderBench) -> int:
+    with bench.database.read() as connection:
+        return int(connection.execute(sa.select(sa.func.count(table.c.began_ordering_at))).scalar_one())
+
+
+def open_as(bench: OrderBench, cause: Cause) -> list[str]:
+    with bench.database.write() as connection:
+        return [
+            enrollments.open_new(connection, address=one, authority="ca", now=bench.clock(), cause=cause).id
+            for one in bench.addresses
+        ]
+
+
+@pytest.mark.usefixtures("_hasty")
+@pytest.mark.parametrize("budget", ["orders_per_hour", "mails_per_hour"])
+def test_an_hourly_budget_is_never_exceeded_by_two_workers_nor_after_a_restart(
+    make_orders: MakeOrderBench, budget: str
+) -> None:
+    bench = make_orders(mailboxes=8, authority={"limits": {budget: 3}})
+    bench.site.authority.set_knobs(MAIL_LOSS=100, RETRY_AFTER="none")
+    bench.open_all()
+    schedulers = [bench.start_scheduler("one", threads=4), bench.start_scheduler("two", threads=4)]
+    wait_until(lambda: len(bench.site.authority.history("order")) >= 3 and begun(bench) == 3, "the first three")
+    for scheduler in schedulers:
+        scheduler.stop()
+    bench.start_scheduler("three")
+    bench.clock.advance(minutes=59)
+    bench.start_scheduler("four")
+    wait_until(lambda: places(bench) == 0, "the budget to be used up")
+    assert begun(bench) == 3
+    bench.clock.advance(minutes=2)
+    wait_until(lambda: begun(bench) == 6, "the next three")
+    assert places(bench) == 0
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_a_rate_limits_pause_holds_for_a_worker_that_starts_after_it(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=2, others={"second": {}})
+    authority = bench.site.authority
+    bench.step(bench.open())  # registers the account
+    authority.set_knobs(RATELIMIT=100, RETRY_AFTER_SECONDS=600)
+    scheduler = bench.start_scheduler("one")
+    wait_until(lambda: places(bench) == 0, "the pause")
+    scheduler.stop()
+    authority.set_knobs(RATELIMIT=0, MAIL_LOSS=100)
+    bench.start_scheduler("two")
+    waits = bench.open(bench.addresses[1])
+    other = bench.open(bench.addresses[1], authority="second")
+    bench.await_state(other.id, State.AWAITING_MAIL)
+    assert bench.get(waits.id).state is State.PLANNED
+    bench.clock.advance(seconds=601)
+    bench.await_state(waits.id, State.AWAITING_MAIL)
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_a_persons_pause_lets_open_orders_go_on_and_nothing_begin(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=2)
+    bench.site.authority.set_knobs(RETRY_AFTER="none")
+    underway = bench.step_until(bench.open(), State.AWAITING_MAIL)
+    with bench.database.write() as connection:
+        pauses.pause(connection, "ca", "maintenance", bench.clock(), None)
+    waits = bench.open(bench.addresses[1])
+    bench.start_scheduler()
+    bench.await_state(underway.id, State.ACTIVE)
+    assert bench.get(waits.id).state is State.PLANNED
+    with bench.database.write() as connection:
+        pauses.resume(connection, "ca")
+    bench.await_state(waits.id, State.ACTIVE)
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_what_nobody_waits_for_begins_at_its_pace_and_keeps_nobody_else(make_orders: MakeOrderBench) -> None:
+    """After an outage a backlog of renewals is there, and goes out at the pace of every day."""
+    bench = make_orders(mailboxes=6, authority={"limits": {"background_per_hour": 2}})
+    bench.site.authority.set_knobs(MAIL_LOSS=100, RETRY_AFTER="none")
+    open_as(bench, Cause.RENEWAL)
+    bench.start_scheduler()
+    wait_until(lambda: begun(bench) == 2, "two of them")
+    asked = bench.site.addresses(1)[0]
+    bench.addresses.append(asked)
+    bench.site.mx.intakes[asked] = bench.intake.decide
+    bench.configure({"limits": {"background_per_hour": 2}}, {})
+    bench.await_state(bench.open(asked).id, State.AWAITING_MAIL)
+    assert begun(bench) == 3
+    bench.clock.advance(minutes=61)
+    wait_until(lambda: begun(bench) == 5, "the next two")
+
+
+def test_an_urgent_renewal_is_not_held_back_by_the_pace(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=3, authority={"limits": {"background_per_hour": 1}})
+    bench.site.authority.set_knobs(MAIL_LOSS=100)
+    open_as(bench, Cause.URGENT)
+    bench.start_scheduler()
+    wait_until(lambda: begun(bench) == 3, "all of them")
+
+
+def test_a_clock_five_minutes_wrong_begins_nothing_until_it_is_right(make_orders: MakeOrderBench) -> None:
+    """F-12."""
+    bench = make_orders(mailboxes=2, minds_the_clock=True)
+    underway = bench.step_until(bench.open(), State.AWAITING_MAIL)
+    bench.clock.jump(minutes=10)
+    bench.watch.look()
+    assert places(bench) <= 0
+    assert "10 min ahead of" in (bench.watch.objection("ca") or "")
+    with pytest.raises(Exception, match="clock"):
+        bench.driver.take_step(bench.open(bench.addresses[1]))
+    bench.clock.jump(minutes=-10)
+    bench.watch.look()
+    assert bench.watch.objection("ca") is None
+    assert places(bench) > 0
+    assert bench.get(underway.id).is_open
+
+
+@pytest.mark.parametrize("ahead", [{"minutes": 31}, {"days": 2}, {"days": 3650}])
+def test_a_clock_that_jumps_ahead_ends_no_open_order(make_orders: MakeOrderBench, ahead: dict[str, float]) -> None:
+    """F-13: neither the wait for the mail nor the order's own end is judged by it."""
+    bench = make_orders(minds_the_clock=True)
+    bench.site.authority.set_knobs(MAIL_LOSS=100)
+    awaiting = bench.step_until(bench.open(), State.AWAITING_MAIL)
+    bench.clock.jump(**ahead)
+    patient = bench.step(awaiting)
+    assert patient.state is State.AWAITING_MAIL
+    assert patient.next_attempt_at is not None
+    assert patient.next_attempt_at > bench.clock()  # and is not asked again and again in the meantime
+
+
+def test_a_lease_is_renewed_between_the_steps_of_one_claim(
+    make_orders: MakeOrderBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_orders()
+    monkeypatch.setattr("acme_milter.worker.scheduler.RENEW_LEASE", timedelta(0))
+    scheduler = bench.start_scheduler()
+    ends: list[int] = []
+
+    def note(_connection: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("UPDATE enrollment SET lease_until"):
+            ends.append(1)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        bench.site.authority.set_knobs(MAIL_LOSS=100)
+        bench.await_state(bench.open().id, State.AWAITING_MAIL)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    scheduler.stop()
+    assert len(ends) >= 3  # key, order, authorization: one claim

@@ -100,7 +100,11 @@ def _asked(config: "Config", database: "Database", source: str | None) -> dict[s
 
     clock = Clock()
     keeping = MailboxKeeping(
-        standing=StandingConfig(config), database=database, clock=clock, somebody_went=lambda: None
+        standing=StandingConfig(config),
+        database=database,
+        clock=clock,
+        somebody_came=lambda: None,
+        somebody_went=lambda: None,
     )
     calls = MailboxCalls(keeping=keeping, database=database, clock=clock.now, ask_for=lambda _chore: None)
     answer = calls.sync({"source": source, "dry_run": True})

@@ -4,23 +4,21 @@
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
-
-import sqlalchemy as sa
 
 from acme_milter.clock import Clock, JumpWatch
 from acme_milter.config.schema import Config
 from acme_milter.config.sources import LIST
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.mailboxes.looking import look, read_source, source_names
-from acme_milter.mailboxes.record import members
+from acme_milter.mailboxes.record import CameAs, members
 from acme_milter.mailboxes.source import Reading, SourceFault
 from acme_milter.mailboxes.sync import Difference, Stop, change_hold, leavers_hold, new_hold
-from acme_milter.store import audit, holds, mailboxes, source_runs
+from acme_milter.store import holds, mailboxes, source_runs
 from acme_milter.store.database import Database
-from acme_milter.store.mailboxes import AT_ONCE, StoredMailbox
+from acme_milter.worker.mailbox_writing import write_difference
 from acme_milter.worker.standing_config import StandingConfig
 
 EVERY = timedelta(seconds=2)
@@ -45,12 +43,21 @@ class MailboxKeeping:
     """Each source has a thread of its own while it is read, so that one which hangs holds up no other."""
 
     def __init__(
-        self, *, standing: StandingConfig, database: Database, clock: Clock, somebody_went: Callable[[], object]
+        self,
+        *,
+        standing: StandingConfig,
+        database: Database,
+        clock: Clock,
+        somebody_came: Callable[[], object],
+        somebody_went: Callable[[], object],
     ) -> None:
-        """``somebody_went`` is called when mailboxes have left or changed hands, after that is committed."""
+        """``somebody_came``: there are joiners. ``somebody_went``: mailboxes have left or changed hands. Both are
+        called after that is committed.
+        """
         self._standing = standing
         self._database = database
         self._clock = clock
+        self._somebody_came = somebody_came
         self._somebody_went = somebody_went
         self._jumps: dict[str, JumpWatch] = {}
         self._seen_file: Config | None = None
@@ -194,13 +201,15 @@ class MailboxKeeping:
             found = dataclasses.replace(found, left=())
         held = self._ask_guards(found, losses_too=settled)
         applied = found.without(held)
-        self._store(applied)
+        write_difference(self._database, applied, self._clock.now())
         with self._database.write() as connection:
             source_runs.succeeded(connection, name, self._clock.now(), applied.number)
         if applied.rows or applied.respelled:
             self._publish()
         if applied.left or applied.moved:
             self._somebody_went()
+        if any(row.came_as == CameAs.JOINER for row in applied.rows):
+            self._somebody_came()
         _tell(applied, held)
         return Outcome(source=name, difference=found, held=held)
 
@@ -227,59 +236,6 @@ class MailboxKeeping:
             release = f"acme-milter hold release {stop.name} --yes"
             log_event(Event.HOLD_ASKED, level=logging.WARNING, hold=stop.name, reason=stop.reason, release=release)
         return tuple(held)
-
-    def _store(self, applied: Difference) -> None:
-        """In transactions that a challenge mail's commit can wait for. A crash in between leaves the rest for the next
-        look, which comes to the same difference.
-        """
-        now = self._clock.now()
-        for part in _parts(applied.joined):
-            with self._database.write() as connection:
-                _insert(connection, part)
-        for word, rows in _by_audit_word(applied).items():
-            for part in _parts(rows):
-                with self._database.write() as connection:
-                    mailboxes.save(connection, part)
-                    for row in part if word is not None else ():
-                        audit.record(
-                            connection, word or "", at=now, address=row.address, details={"source": row.source}
-                        )
-        for old, new in applied.respelled:
-            with self._database.write() as connection:
-                # An open order's challenge is recognized by the spelling that was ordered: then another time.
-                if not mailboxes.has_open_enrollment(connection, old):
-                    mailboxes.respell(connection, old, new)
-
-
-def _by_audit_word(applied: Difference) -> dict[str | None, Sequence[StoredMailbox]]:
-    """What is to be stored besides the new ones, by the word for the audit trail."""
-    return {
-        None: (*applied.changed, *applied.let_through),
-        "mailbox-rejoined": applied.rejoined,
-        "mailbox-returned": applied.returned,
-        "mailbox-missing": applied.missing,
-        Event.MAILBOX_LEFT: applied.left,
-        Event.MAILBOX_REASSIGNED: tuple(after for _, after in applied.moved),
-    }
-
-
-def _parts(rows: Sequence[StoredMailbox]) -> Iterator[Sequence[StoredMailbox]]:
-    for start in range(0, len(rows), AT_ONCE):
-        yield rows[start : start + AT_ONCE]
-
-
-def _insert(connection: sa.Connection, rows: Sequence[StoredMailbox]) -> None:
-    """Mailboxes that the table has not had. A certificate older than the table belongs to its address; whoever has
-    that address now is taken for the one who ordered it, and goes on under that name.
-    """
-    holders = mailboxes.held_by(connection, [row.address for row in rows])
-    mailboxes.save(
-        connection,
-        [
-            dataclasses.replace(row, principal=row.address) if holders.get(row.address) == row.address else row
-            for row in rows
-        ],
-    )
 
 
 def _tell(applied: Difference, held: Collection[str]) -> None:

@@ -20,13 +20,27 @@ from acme_milter.worker.standing_config import StandingConfig
 class People:
     """Keeps mailboxes, lets leavers go, revokes."""
 
-    def __init__(self, *, standing: StandingConfig, database: Database, authorities: Authorities, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        standing: StandingConfig,
+        database: Database,
+        authorities: Authorities,
+        clock: Clock,
+        ask_for: Callable[[str], None],
+    ) -> None:
+        """``ask_for``: has a chore of the worker's done soon, by its name."""
         self._database = database
         self._clock = clock
+        self._ask_for = ask_for
         self._leaving = Leaving(config=standing.current, database=database, authorities=authorities, clock=clock.now)
         self._revoker = Revoker(database=database, authorities=authorities, clock=clock.now)
         self.keeping = MailboxKeeping(
-            standing=standing, database=database, clock=clock, somebody_went=self._leaving.end_what_is_over
+            standing=standing,
+            database=database,
+            clock=clock,
+            somebody_came=lambda: ask_for("background"),
+            somebody_went=self._let_go,
         )
 
     def load(self) -> None:
@@ -39,19 +53,22 @@ class People:
         self._revoker.stop()
 
     def chores(self) -> list[Chore]:
-        def end_what_is_over() -> None:
-            self._leaving.end_what_is_over()
-
         return [
             Chore("mailboxes", mailbox_keeping.EVERY, self.keeping.work),
-            Chore("leaving", leaving.EVERY, end_what_is_over),
+            Chore("leaving", leaving.EVERY, self._let_go),
             Chore("revocations", revoker.EVERY, self._revoker.work),
         ]
 
-    def answers(self, ask_for: Callable[[str], None]) -> dict[str, Answer]:
-        """What the control socket's calls about people are answered by. ``ask_for``: do a chore soon."""
-        calls = MailboxCalls(keeping=self.keeping, database=self._database, clock=self._clock.now, ask_for=ask_for)
+    def answers(self) -> dict[str, Answer]:
+        """What the control socket's calls about people are answered by."""
+        calls = MailboxCalls(
+            keeping=self.keeping, database=self._database, clock=self._clock.now, ask_for=self._ask_for
+        )
         revoke = RevocationCall(
-            database=self._database, clock=self._clock.now, work_is_due=lambda: ask_for("revocations")
+            database=self._database, clock=self._clock.now, work_is_due=lambda: self._ask_for("revocations")
         )
         return {"sync": calls.sync, "release-hold": calls.release_hold, "revoke": revoke.answer}
+
+    def _let_go(self) -> None:
+        if self._leaving.end_what_is_over():
+            self._ask_for("revocations")

@@ -49,7 +49,7 @@ class Keeping:
         self.database = Database(f"sqlite:///{directory / 'store.db'}")
         self.database.upgrade()
         self.standing = StandingConfig(self.config())
-        self.went = 0
+        self.came = self.went = 0
         self.keeping = self.new_keeping()
         self.calls = MailboxCalls(
             keeping=self.keeping, database=self.database, clock=self.clock.now, ask_for=lambda _chore: None
@@ -57,8 +57,15 @@ class Keeping:
 
     def new_keeping(self) -> MailboxKeeping:
         return MailboxKeeping(
-            standing=self.standing, database=self.database, clock=self.clock, somebody_went=self.somebody_went
+            standing=self.standing,
+            database=self.database,
+            clock=self.clock,
+            somebody_came=self.somebody_came,
+            somebody_went=self.somebody_went,
         )
+
+    def somebody_came(self) -> None:
+        self.came += 1
 
     def somebody_went(self) -> None:
         self.went += 1
@@ -136,7 +143,9 @@ PEOPLE = [f"p{number}" for number in range(20)]
 
 def test_the_first_reading_imports_and_a_later_one_brings_joiners(it: Keeping) -> None:
     it.settle(PEOPLE)
+    assert it.came == 0
     it.look([*PEOPLE, "new"])
+    assert it.came == 1
     assert it.managed() == {*PEOPLE, "new"}
     assert (it.row("p0").came_as, it.row("new").came_as) == ("import", "joiner")
     assert (it.row("new").principal, it.run("hr").number) == ("hr:id-new", 21)
@@ -177,7 +186,13 @@ def test_a_clock_that_jumps_makes_nobody_leave(it: Keeping) -> None:
             return Clock.monotonic(self)
 
     jumping = Jumping()
-    keeping = MailboxKeeping(standing=it.standing, database=it.database, clock=jumping, somebody_went=it.somebody_went)
+    keeping = MailboxKeeping(
+        standing=it.standing,
+        database=it.database,
+        clock=jumping,
+        somebody_came=it.somebody_came,
+        somebody_went=it.somebody_went,
+    )
     keeping.load()
     jumping.ahead = timedelta(days=400)
     keeping.keep("list")

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writing what has changed in a source into the store, in transactions that a challenge mail's commit can wait for."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.eventlog import Event
+from acme_milter.mailboxes.sync import Difference
+from acme_milter.store import audit, mailboxes
+from acme_milter.store.database import Database
+from acme_milter.store.mailboxes import AT_ONCE, StoredMailbox
+
+
+def write_difference(database: Database, applied: Difference, now: datetime) -> None:
+    """Store it. A crash in between leaves the rest for the next look, which comes to the same difference."""
+    for part in _parts(applied.joined):
+        with database.write() as connection:
+            _insert(connection, part)
+    for word, rows in _by_audit_word(applied).items():
+        for part in _parts(rows):
+            with database.write() as connection:
+                mailboxes.save(connection, part)
+                for row in part if word is not None else ():
+                    audit.record(connection, word or "", at=now, address=row.address, details={"source": row.source})
+    for old, new in applied.respelled:
+        with database.write() as connection:
+            # An open order's challenge is recognized by the spelling that was ordered: then another time.
+            if not mailboxes.has_open_enrollment(connection, old):
+                mailboxes.respell(connection, old, new)
+
+
+def _by_audit_word(applied: Difference) -> dict[str | None, Sequence[StoredMailbox]]:
+    """What is to be stored besides the new ones, by the word for the audit trail."""
+    return {
+        None: (*applied.changed, *applied.let_through),
+        "mailbox-rejoined": applied.rejoined,
+        "mailbox-returned": applied.returned,
+        "mailbox-missing": applied.missing,
+        Event.MAILBOX_LEFT: applied.left,
+        Event.MAILBOX_REASSIGNED: tuple(after for _, after in applied.moved),
+    }
+
+
+def _parts(rows: Sequence[StoredMailbox]) -> Iterator[Sequence[StoredMailbox]]:
+    for start in range(0, len(rows), AT_ONCE):
+        yield rows[start : start + AT_ONCE]
+
+
+def _insert(connection: sa.Connection, rows: Sequence[StoredMailbox]) -> None:
+    """Mailboxes that the table has not had. A certificate older than the table belongs to its address; whoever has
+    that address now is taken for the one who ordered it, and goes on under that name.
+    """
+    holders = mailboxes.held_by(connection, [row.address for row in rows])
+    mailboxes.save(
+        connection,
+        [
+            dataclasses.replace(row, principal=row.address) if holders.get(row.address) == row.address else row
+            for row in rows
+        ],
+    )

@@ -116,11 +116,15 @@ class PostgresLab:
         """SQLAlchemy's URL of a database of this server."""
         return f"postgresql+psycopg://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
-    def make_database(self) -> str:
-        """A new and empty database; its URL."""
+    def make_database(self, template: str = "template0") -> str:
+        """A new database, empty or a copy of another one of this server that nobody uses just now; its URL."""
         name = f"db{next(self._numbers)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
+
+    def drop_database(self, url: str) -> None:
+        """Delete a database, whoever is still connected to it."""
+        self.execute(f"DROP DATABASE {url.rpartition('/')[2]} WITH (FORCE)")
 
     def execute(self, statements: str, url: str | None = None) -> None:
         """Run SQL in the database at ``url``, as the superuser by default, and outside any transaction."""

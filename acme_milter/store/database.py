@@ -4,12 +4,16 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config as AlembicConfig
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from acme_milter.store import postgresql
 
 BUSY_TIMEOUT_MS = 2000
 """How long a statement waits for another process's write lock; the gate then puts the mail off (rule T)."""
@@ -24,25 +28,34 @@ class StoreUnusable(Exception):
 class Database:
     """One database. Share it between threads; it hands out connections of its own.
 
-    ``url`` is SQLAlchemy's: ``sqlite:////path`` or ``postgresql+psycopg://…``.
+    ``url`` is SQLAlchemy's: ``sqlite:////path`` or ``postgresql://…``.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._is_sqlite = sa.make_url(url).get_backend_name() == "sqlite"
-        options = {"connect_args": {"check_same_thread": False}} if self._is_sqlite else {}
-        self._engine = sa.create_engine(url, pool_size=16, max_overflow=16, **options)
+        parsed = sa.make_url(url)
+        self._is_sqlite = parsed.get_backend_name() == "sqlite"
         # SQLite lets one writer in at a time, and its busy handler sleeps: threads of one process queue here instead.
         self._writers = threading.Lock() if self._is_sqlite else None
         if self._is_sqlite:
+            self._engine = _engine(parsed, connect_args={"check_same_thread": False})
             sa.event.listen(self._engine, "connect", _set_pragmas)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
+        else:
+            # Asked before use, since a server may have been restarted while nobody worked.
+            known = parsed.set(drivername=postgresql.DRIVER)
+            self._engine = _engine(known, connect_args=postgresql.CONNECT_ARGUMENTS, pool_pre_ping=True)
+            sa.event.listen(self._engine, "connect", partial(postgresql.prepare_session, BUSY_TIMEOUT_MS))
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction that commits durably when the block ends, and rolls back when it raises."""
+        """A transaction that commits durably when the block ends, and rolls back when it raises.
+
+        It is the only one that writes, in both databases: what it has read stays true until its end.
+        """
         if self._writers is None:
             with self._engine.begin() as connection:
+                postgresql.become_the_writer(connection)
                 yield connection
         else:
             writer = self._engine.connect().execution_options(writes=True)
@@ -53,6 +66,8 @@ class Database:
     def read(self) -> Iterator[sa.Connection]:
         """A transaction that sees one consistent state and changes nothing."""
         with self._engine.connect() as connection:
+            if not self._is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             yield connection
 
     def make_place(self) -> None:
@@ -69,13 +84,12 @@ class Database:
         config = AlembicConfig()
         config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
         try:
-            if self._is_sqlite:
-                self._check_integrity()
-            with self.write() as connection:
+            self._check_fitness()
+            with self._upgrading() as connection:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except sa.exc.DBAPIError as error:
-            raise StoreUnusable(f"{self._place()}: {error.orig}") from None
+            raise self._unusable(error) from None
 
     def require_schema(self) -> None:
         """For readers that must not create anything. Raises StoreUnusable when there is no store yet."""
@@ -86,21 +100,45 @@ class Database:
             with self.read() as connection:
                 present = sa.inspect(connection).has_table("alembic_version")
         except sa.exc.DBAPIError as error:
-            raise StoreUnusable(f"{self._place()}: {error.orig}") from None
+            raise self._unusable(error) from None
         if not present:
             raise StoreUnusable(f"{self._place()}: there is no schema yet; a worker makes it when it first starts")
 
     def close(self) -> None:
         self._engine.dispose()
 
-    def _check_integrity(self) -> None:
+    @contextmanager
+    def _upgrading(self) -> Iterator[sa.Connection]:
+        """As `write`, but with time for another worker that is at the same."""
+        if self._is_sqlite:
+            with self.write() as connection:
+                yield connection
+        else:
+            with self._engine.begin() as connection:
+                postgresql.be_patient(connection)
+                postgresql.become_the_writer(connection)
+                yield connection
+
+    def _check_fitness(self) -> None:
         with self.read() as connection:
-            verdict = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-        if verdict != "ok":
-            raise StoreUnusable(f"{self._place()}: the database is damaged ({verdict}); restore it from a backup")
+            if not self._is_sqlite:
+                verdict = postgresql.unfit(connection)
+            elif (said := connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()) != "ok":
+                verdict = f"the database is damaged ({said}); restore it from a backup"
+            else:
+                return
+        if verdict is not None:
+            raise StoreUnusable(f"{self._place()}: {verdict}")
+
+    def _unusable(self, error: sa.exc.DBAPIError) -> StoreUnusable:
+        return StoreUnusable(f"{self._place()}: {' '.join(str(error.orig).split())}")
 
     def _place(self) -> str:
-        return sa.make_url(self.url).render_as_string(hide_password=True)
+        return sa.make_url(self.url).set(query={}).render_as_string(hide_password=True)
+
+
+def _engine(url: sa.URL, **options: Any) -> sa.Engine:
+    return sa.create_engine(url, pool_size=16, max_overflow=16, hide_parameters=True, **options)
 
 
 def _set_pragmas(connection: sa.engine.interfaces.DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bulk runs and their items on a real SQLite file."""
+"""Bulk runs and their items, on SQLite and on a real PostgreSQL."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -23,14 +21,6 @@ RUN = BulkRun(
     counted_from=NOW,
     stopped={},
 )
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.upgrade()
-    yield database
-    database.close()
 
 
 def item(number: int, run_id: str = "first", authority: str = "ca") -> BulkItem:

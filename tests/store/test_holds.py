@@ -1,25 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Holds: what is released goes through once, and only as much as was shown."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-import pytest
 
 from acme_milter.store import holds
 from acme_milter.store.database import Database
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 NAME = "leavers:hr"
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.upgrade()
-    yield database
-    database.close()
 
 
 def ask(database: Database, size: int = 0, reason: str = "30 are gone", now: datetime = NOW) -> bool:

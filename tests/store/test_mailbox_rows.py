@@ -2,15 +2,10 @@
 """Mailboxes, readings and revocations in the store, on SQLite and on a real PostgreSQL."""
 
 import dataclasses
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-
-import pytest
 
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import Cancelled, advance
-from acme_milter.lab.postgresql import PostgresLab
 from acme_milter.store import certificates, enrollments, mailbox_keys, mailboxes, revocations, source_runs
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
@@ -33,19 +28,6 @@ ALICE = StoredMailbox(
 BOB = dataclasses.replace(
     ALICE, address="bob@org.example", folded="bob@org.example", principal="hr:2", person_id="2", came_as="waiting"
 )
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'store.db'}"
-    else:
-        server: PostgresLab = request.getfixturevalue("postgresql")
-        url = server.make_database()
-    database = Database(url)
-    database.upgrade()
-    yield database
-    database.close()
 
 
 def save(database: Database, *rows: StoredMailbox) -> None:

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The store on a real SQLite file."""
+"""The store, on SQLite and on a real PostgreSQL."""
 
 import dataclasses
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,14 +25,6 @@ SOON = NOW + timedelta(minutes=5)
 SECOND = timedelta(seconds=1)
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.upgrade()
-    yield database
-    database.close()
-
-
 def opened(database: Database, address: str = "alice@org.example") -> Enrollment:
     with database.write() as connection:
         return enrollments.open_new(connection, address=address, authority="ca", now=NOW)
@@ -45,15 +36,15 @@ def test_the_migrations_lead_to_exactly_the_schema(database: Database) -> None:
         assert compare_metadata(context, metadata) == []
 
 
-def test_the_tables_are_strict(database: Database) -> None:
-    with database.read() as connection:
+def test_the_tables_are_strict(sqlite: Database) -> None:
+    with sqlite.read() as connection:
         strict = connection.exec_driver_sql("SELECT name, strict FROM pragma_table_list WHERE schema = 'main'")
         loose = {name for name, is_strict in strict if not is_strict}
     assert loose & set(metadata.tables) == set()
 
 
-def test_commits_survive_a_power_cut(database: Database) -> None:
-    with database.read() as connection:
+def test_commits_survive_a_power_cut(sqlite: Database) -> None:
+    with sqlite.read() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2
 

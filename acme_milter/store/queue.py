@@ -79,6 +79,27 @@ def waiting(connection: sa.Connection, authority: str, *, now: datetime, limit: 
     return sorted(found, key=lambda one: one.since + HEAD_START[one.cause])
 
 
+_ADDRESSES = (
+    sa.select(table.c.address)
+    .where(
+        table.c.authority == sa.bindparam("authority"),
+        table.c.state == State.PLANNED.value,
+        table.c.cause == sa.bindparam("cause"),
+        table.c.next_attempt_at <= sa.bindparam("now"),
+    )
+    .order_by(table.c.next_attempt_at)
+    .limit(sa.bindparam("limit"))
+)
+
+
+def waiting_addresses(
+    connection: sa.Connection, authority: str, cause: Cause, *, now: datetime, limit: int
+) -> list[str]:
+    """The mailboxes that may begin with an authority for one cause, leased or not, the longest waiting first."""
+    asked = {"authority": authority, "cause": cause.value, "now": now, "limit": limit}
+    return list(connection.execute(_ADDRESSES, asked).scalars())
+
+
 def orphans(connection: sa.Connection, configured: Collection[str], now: datetime, limit: int) -> list[tuple[str, str]]:
     """(id, authority) of planned enrollments whose authority is not configured any more."""
     query = (

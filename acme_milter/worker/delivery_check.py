@@ -8,8 +8,9 @@ from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
 from acme_milter.config.sources import LIST
 from acme_milter.enrollment.model import Cause
+from acme_milter.eventlog import Event, log_exception
 from acme_milter.mailboxes.verification import Deliverability, Verdict, examine_with, verifiers_of
-from acme_milter.store import enrollments
+from acme_milter.store import queue
 from acme_milter.store.database import Database
 
 BATCH = 200
@@ -76,24 +77,35 @@ class DeliveryCheck:
 
     def _ask(self, done: threading.Event) -> None:
         try:
-            config = self._config()
-            with self._database.read() as connection:
-                due = [
-                    address
-                    for authority in config.authorities
-                    for cause in Cause
-                    for address in enrollments.planned(connection, authority, cause, now=self._clock.now(), limit=BATCH)
-                ]
-            members = filter(None, map(config.member, due))
+            self._note(self._round_of_questions())
+        except Exception as error:  # noqa: BLE001 the edge of the thread: whoever waits must learn that it went wrong
+            log_exception(Event.INTERNAL_ERROR, error)
+            why = f"internal error ({type(error).__name__}); the worker's log has the place"
             with self._lock:
-                asked = {*self._wanted, *(member.address for member in members if member.source != LIST)}
-            found = examine_with(verifiers_of(config.sources), asked)
-            now = self._clock.monotonic()
-            with self._lock:
-                self._verdicts = {key: kept for key, kept in self._verdicts.items() if now < kept[0]}
-                self._verdicts |= {key: (now + KEPT_FOR[said.deliverability], said) for key, said in found.items()}
-                self._wanted -= asked
+                wanted = set(self._wanted)
+            self._note(dict.fromkeys(wanted, Verdict(Deliverability.UNDECIDED, why)))
         finally:
             with self._lock:
                 self._round = None
             done.set()
+
+    def _round_of_questions(self) -> dict[str, Verdict]:
+        config = self._config()
+        with self._database.read() as connection:
+            due = [
+                address
+                for authority in config.authorities
+                for cause in Cause
+                for address in queue.waiting_addresses(connection, authority, cause, now=self._clock.now(), limit=BATCH)
+            ]
+        members = filter(None, map(config.member, due))
+        with self._lock:
+            asked = {*self._wanted, *(member.address for member in members if member.source != LIST)}
+        return examine_with(verifiers_of(config.sources), asked)
+
+    def _note(self, found: dict[str, Verdict]) -> None:
+        now = self._clock.monotonic()
+        with self._lock:
+            self._verdicts = {key: kept for key, kept in self._verdicts.items() if now < kept[0]}
+            self._verdicts |= {key: (now + KEPT_FOR[said.deliverability], said) for key, said in found.items()}
+            self._wanted -= found.keys()

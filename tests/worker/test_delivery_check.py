@@ -116,6 +116,18 @@ def test_with_verification_none_nobody_is_asked(boxes: Mailboxes) -> None:
     assert boxes.bench.step(boxes.bench.open(boxes.addresses[0])).state is State.ORDERING
 
 
+def test_a_fault_of_ours_while_asking_is_shown_and_not_waited_for_ever(
+    boxes: Mailboxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("acme_milter.worker.delivery_check.examine_with", broken)
+    assert boxes.settled(boxes.addresses[0]) is Deliverability.UNDECIDED
+    waiting = boxes.bench.step(boxes.bench.open(boxes.addresses[0]))
+    assert "internal error (ZeroDivisionError)" in (waiting.last_error or "")
+
+
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str) -> None:
     """postconf does something before it answers."""
     programs = tmp_path / "programs"

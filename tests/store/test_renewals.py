@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Renewal rows and their days' counts, budgets counted from enrollments, pauses, and what a look into each costs."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -23,16 +21,18 @@ MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.upgrade()
+def database(database: Database) -> Database:
+    """A store with a key, which every certificate names."""
+    with_key(database)
+    return database
+
+
+def with_key(database: Database) -> None:
     with database.write() as connection:
         key = StoredMailboxKey(
             id="k", principal="a", algorithm="p256", sealed_key=b"", spki=b"", csr=b"", created_at=NOW
         )
         mailbox_keys.insert(connection, key)
-    yield database
-    database.close()
 
 
 def an_active(connection: sa.Connection, name: str, *, not_after: datetime = NOW + 365 * DAY) -> str:
@@ -176,10 +176,10 @@ def test_a_pause_ends_by_itself_and_at_once_when_the_clock_went_back(database: D
         assert pauses.forget_ended(connection, NOW + 10 * MINUTE) == ["ca"]
 
 
-def test_no_query_of_a_step_or_a_round_reads_a_whole_table(database: Database) -> None:
+def test_no_query_of_a_step_or_a_round_reads_a_whole_table(sqlite: Database) -> None:
     """What is flat at ten rows by this is flat at a hundred thousand."""
     asked: list[tuple[str, object]] = []
-    with database.read() as connection:
+    with sqlite.read() as connection:
         sa.event.listen(
             connection, "before_cursor_execute", lambda _c, _cur, text, values, *_: asked.append((text, values))
         )

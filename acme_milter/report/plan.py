@@ -193,6 +193,10 @@ class _Maker:
         self._config = config
         self._now = now
         self._wanted = selection
+        self._seen: set[str] = set()
+        self._serials: set[str] = set()
+        self.items: list[PlanItem] = []
+        self.reasons = _Reasons()
         self._open = plan_facts.open_orders(connection)
         self._held: dict[str, list[Held]] = {}
         self._has: Mapping[str, frozenset[str]] = {}
@@ -202,10 +206,6 @@ class _Maker:
                     self._held.setdefault(held.address, []).append(held)
         else:
             self._has = plan_facts.has_certificate(connection, now)
-        self._seen: set[str] = set()
-        self._serials: set[str] = set()
-        self.items: list[PlanItem] = []
-        self.reasons = _Reasons()
 
     def consider(self, member: Member, obstacle: str | None) -> None:
         """Take the mailbox up, leave it out with a reason, or pass it over because nobody asked for it."""

@@ -8,7 +8,10 @@ from typing import Any, Protocol
 
 import pytest
 
+from acme_milter.lab.organization import fill
+from acme_milter.store.database import Database
 from acme_milter.worker.dkim_verifier import ArithmeticPool
+from tests.worker.bulk_desk import DOMAINS, NOW, Desk, TickingClock, configured
 from tests.worker.fickle_smtp import FickleSmtp
 from tests.worker.intake_bench import IntakeBench
 from tests.worker.order_bench import OrderBench
@@ -82,3 +85,14 @@ def site(site_of_session: Site) -> Iterator[Site]:
 def make_orders(site: Site, tmp_path: Path, dkim_children: ArithmeticPool) -> Iterator[MakeOrderBench]:
     with ExitStack() as stack:
         yield lambda **changes: stack.enter_context(OrderBench(site, tmp_path, dkim_children, **changes))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    """Twenty mailboxes of two domains and two authorities; two have certificates of the first one."""
+    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
+    database.upgrade()
+    fill(database, mailboxes=20, certificates=2, now=NOW, domains=DOMAINS)
+    desk = Desk(database, lambda: configured(tmp_path, database), TickingClock())
+    yield desk
+    database.close()

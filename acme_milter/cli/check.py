@@ -31,7 +31,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
     config = load_config_or_exit(ctx, files=True)
     for note in _notes(config):
         click.echo(f"note: {note}", err=True)
-    sources = f", {_count(len(config.sources), 'source', 'sources')} of more" if config.sources else ""
+    sources = f", {_count(len(config.sources), 'source', 'sources')}" if config.sources else ""
     click.echo(
         f"configuration ok: {_count(len(config.managed()), 'mailbox', 'mailboxes')}"
         f" in {_count(len(config.domains), 'domain', 'domains')},"

@@ -12,7 +12,7 @@ from acme_milter.config.member import Member
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
 
 if TYPE_CHECKING:
-    from acme_milter.config.schema import Config
+    from acme_milter.config.schema import Config, Domain
 
 _SQLITE = "sqlite:///"
 _QUERY = "SELECT address, principal, source, groups, person_name FROM mailbox WHERE folded = ? AND left_at IS NULL"
@@ -40,18 +40,27 @@ def look_up(context: click.Context, config: "Config", address: str) -> Subject:
     domain = config.domains.get(parsed.rpartition("@")[2])
     if domain is None:
         return Subject(None, config.exclusion_of(parsed, "", frozenset()))
-    found = _from_sources(context, config, parsed) if domain.source else None
+    excluded = _excluded_whoever_it_is(config, parsed, domain)
+    if excluded is not None:
+        return Subject(Member(parsed, parsed), excluded)
+    try:
+        found = _from_sources(context, config, parsed) if domain.source else None
+    except click.exceptions.Exit:  # it has said why; what the configuration says is true without it
+        return Subject(Member(parsed, parsed), "neither the worker nor the store can say who it is")
     if found is not None:
-        reason = config.exclusion_of(found.address, found.source, found.groups)
-        return Subject(found, reason)
-    return Subject(Member(parsed, parsed), _why_not(config, parsed, domain.source))
+        return Subject(found, config.exclusion_of(found.address, found.source, found.groups))
+    return Subject(Member(parsed, parsed), _unknown(domain.source))
 
 
-def _why_not(config: "Config", address: str, sources: tuple[str, ...]) -> str:
-    for source in sources:
-        reason = config.exclusion_of(address, source, frozenset())
-        if reason is not None:
-            return reason
+def _excluded_whoever_it_is(config: "Config", address: str, domain: "Domain") -> str | None:
+    """Why the domain does not want this address from any of its sources, when that needs no look at its groups."""
+    if any(pattern.group is not None for pattern in domain.mailboxes.include):
+        return None
+    reasons = [config.exclusion_of(address, source, frozenset()) for source in domain.source]
+    return reasons[0] if reasons and None not in reasons else None
+
+
+def _unknown(sources: tuple[str, ...]) -> str:
     if sources:
         return f"it is not listed, and {' and '.join(sources)} did not name it when last read"
     return "it is not listed in its domain's mailboxes, and the domain names no source"

@@ -28,6 +28,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "control_socket": "Where commands ask the worker.",
         "threads": "Steps at the authorities and replies that may be under way at once.",
         "verifiers": "Processes that compute DKIM signatures.",
+        "verification": "Who is asked, before an order, whether a source's mailbox exists.",
     },
     "KeysSection": {
         "wrapping_key": "What seals every other key.",

@@ -87,6 +87,8 @@ def _written_value(value: object, name: str) -> object:
     if isinstance(value, Section) and not _is_one_thing(value):
         return _written(value)
     if isinstance(value, tuple):
+        if name == "group":
+            return [pattern.group_name for pattern in value]
         return [_written(each) if isinstance(each, Section) else written_form(each) for each in value]
     if isinstance(value, dict):
         return {key: _written(each) for key, each in value.items()}

@@ -76,7 +76,7 @@ def _complete(name: str, part: dict[str, Any]) -> None:
         if key in known:
             kind = value.get("description")
             value["description"] = f"{known[key]} {kind}" if kind else known[key]
-    if "required" not in part:
+    if part.get("type") == "object" and "required" not in part:
         part["type"] = ["object", "null"]
 
 

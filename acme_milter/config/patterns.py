@@ -63,6 +63,11 @@ class Pattern:
         return any(name.lower() == self.group for name in groups)
 
     @property
+    def group_name(self) -> str | None:
+        """The group whose members are meant, as it was written; None when addresses are meant."""
+        return None if self.group is None else self.text[len("{group: ") : -1]
+
+    @property
     def address(self) -> str | None:
         """The one address that this pattern names, None when it is a real pattern. As members have it,
         but in lower case.

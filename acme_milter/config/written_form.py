@@ -23,7 +23,7 @@ def written_form(value: object, key: str = "") -> object:
     """
     match value:
         case Pattern():
-            return {"group": value.text[8:-1]} if value.group is not None and value.text[0] == "{" else value.text
+            return value.text if value.group_name is None else {"group": value.group_name}
         case SecretSource():
             return {name: str(part) for name, part in value if part is not None}
         case Section():

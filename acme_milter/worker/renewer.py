@@ -3,7 +3,7 @@
 
 import random
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import cast
 
 import sqlalchemy as sa
@@ -179,5 +179,5 @@ class Renewer:
 
 def _mark_opened(connection: sa.Connection, certificate_id: str, now: datetime) -> None:
     row = renewals.get(connection, certificate_id)
-    if row is not None and row.due_at < now + timedelta(days=1):
-        renewals.move(connection, certificate_id, now + timedelta(days=1), opened_at=now)
+    if row is not None:
+        renewals.move(connection, certificate_id, max(row.due_at, now + DAY), opened_at=now)

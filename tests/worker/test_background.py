@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the worker opens by itself: renewals when they are due, joiners, both at their pace; and when it asks first."""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from acme_milter.config.member import Member
+from acme_milter.enrollment.model import Cause, Enrollment, State
+from acme_milter.mailboxes.record import CameAs
+from acme_milter.store import audit, certificates, enrollments, holds, mailbox_keys, mailboxes, renewals
+from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.mailbox_keys import StoredMailboxKey
+from acme_milter.store.mailboxes import StoredMailbox
+from acme_milter.store.schema import enrollment as table
+from acme_milter.store.schema import mailbox as mailbox_table
+from tests.worker.conftest import MakeOrderBench
+from tests.worker.order_bench import OrderBench
+from tests.worker.test_renewer import certified
+
+YEAR = timedelta(days=365)
+
+
+def give_certificates(bench: OrderBench, *, age: timedelta, lifetime: timedelta = YEAR) -> list[str]:
+    """An active certificate for each mailbox, as old as that; nobody looks into what is in it. Returns their ids."""
+    now, ids = bench.clock(), []
+    with bench.database.write() as connection:
+        key = StoredMailboxKey(
+            id="k", principal="p", algorithm="p256", sealed_key=b"", spki=b"", csr=b"", created_at=now
+        )
+        mailbox_keys.insert(connection, key)
+        for number, address in enumerate(bench.addresses):
+            one = enrollments.open_new(connection, address=address, authority="ca", now=now - age)
+            name = f"certificate{number:04}"
+            connection.execute(
+                table.update()
+                .where(table.c.id == one.id)
+                .values(state="active", next_attempt_at=None, certificate_id=name)
+            )
+            stored = StoredCertificate(
+                id=name, enrollment_id=one.id, address=address, principal=address, authority="ca", key_id="k",
+                serial=name, issuer="CN=ca", not_before=now - age, not_after=now - age + lifetime, chain_pem=b"",
+                stored_at=now - age,
+            )  # fmt: skip
+            certificates.insert(connection, stored)
+            ids.append(one.id)
+    return ids
+
+
+def opened(bench: OrderBench, cause: Cause) -> list[Enrollment]:
+    with bench.database.read() as connection:
+        ids = connection.execute(sa.select(table.c.id).where(table.c.cause == cause.value)).scalars().all()
+    return [bench.get(one) for one in ids]
+
+
+def add_to_source(bench: OrderBench, addresses: Sequence[str], came_as: CameAs = CameAs.JOINER) -> None:
+    rows = [
+        StoredMailbox(
+            address=one, folded=one.lower(), domain="org.example", source="hr", principal=one, came_as=came_as,
+            first_seen_at=bench.clock(),
+        )
+        for one in addresses
+    ]  # fmt: skip
+    with bench.database.write() as connection:
+        mailboxes.save(connection, rows)
+
+
+def test_certificates_without_a_row_get_one_and_are_renewed_when_due(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    give_certificates(bench, age=timedelta(days=10))
+    background = bench.make_background()
+    background.round()
+    with bench.database.read() as connection:
+        (row,) = renewals.of_mailbox(connection, bench.addresses[0])
+    assert opened(bench, Cause.RENEWAL) == []
+    bench.clock.advance(days=(row.due_at - bench.clock()).days - 1)
+    background.round()
+    assert opened(bench, Cause.RENEWAL) == []
+    bench.clock.advance(days=2)
+    background.round()
+    (renewal,) = opened(bench, Cause.RENEWAL)
+    assert (renewal.replaces_id, renewal.authority) == ("certificate0000", "ca")
+    background.round()
+    assert len(opened(bench, Cause.RENEWAL)) == 1
+
+
+def test_a_renewal_that_failed_for_good_is_opened_again_three_days_later(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    give_certificates(bench, age=timedelta(days=250))
+    background = bench.make_background()
+    background.round()
+    with bench.database.write() as connection:
+        connection.execute(table.update().where(table.c.cause == "renewal").values(state="failed"))
+    bench.clock.advance(days=2, hours=23)
+    background.round()
+    assert len(opened(bench, Cause.RENEWAL)) == 1
+    bench.clock.advance(hours=2)
+    background.round()
+    assert len(opened(bench, Cause.RENEWAL)) == 2
+
+
+def test_renewals_are_opened_at_the_background_pace(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=10, authority={"limits": {"background_per_hour": 3}})
+    give_certificates(bench, age=timedelta(days=250))
+    background = bench.make_background()
+    for minutes, number in ((0, 3), (59, 3), (2, 6), (61, 9)):
+        bench.clock.advance(minutes=minutes)
+        background.round()
+        assert len(opened(bench, Cause.RENEWAL)) == number
+
+
+def test_what_ends_soon_does_not_wait_for_the_pace(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=10, authority={"limits": {"background_per_hour": 3}})
+    give_certificates(bench, age=timedelta(days=352))
+    bench.make_background().round()
+    assert len(opened(bench, Cause.URGENT)) == 10
+
+
+def test_a_mailbox_that_its_source_does_not_list_is_not_renewed_until_it_does(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    give_certificates(bench, age=timedelta(days=250))
+    add_to_source(bench, bench.addresses, CameAs.IMPORT)
+    members = {address: Member(address, address, source="hr") for address in bench.addresses}
+    bench.config = dataclasses.replace(bench.config, members=members)
+    with bench.database.write() as connection:
+        connection.execute(mailbox_table.update().values(missing_since=bench.clock()))
+    background = bench.make_background()
+    background.round()
+    assert opened(bench, Cause.RENEWAL) == []
+    with bench.database.write() as connection:
+        connection.execute(mailbox_table.update().values(missing_since=None))
+    bench.clock.advance(days=2)
+    background.round()
+    assert len(opened(bench, Cause.RENEWAL)) == 1
+
+
+def test_a_joiner_gets_its_certificate_and_an_import_waits(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=3)
+    joiner, imported, held = bench.addresses
+    add_to_source(bench, [joiner])
+    add_to_source(bench, [imported], CameAs.IMPORT)
+    add_to_source(bench, [held], CameAs.WAITING)
+    background = bench.make_background()
+    background.round()
+    background.round()
+    assert [one.address for one in opened(bench, Cause.JOINER)] == [joiner]
+
+
+def test_joiners_come_before_renewals_within_one_pace(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=4, authority={"limits": {"background_per_hour": 3}})
+    bench.addresses, coming = bench.addresses[:2], bench.addresses[2:]
+    give_certificates(bench, age=timedelta(days=250))
+    bench.addresses += coming
+    bench.configure({"limits": {"background_per_hour": 3}}, {})
+    add_to_source(bench, coming)
+    bench.make_background().round()
+    assert len(opened(bench, Cause.JOINER)) == 2
+    assert len(opened(bench, Cause.RENEWAL)) == 1
+
+
+def test_a_certificate_whose_end_has_passed_is_marked_and_planned_no_more(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(minds_the_clock=True)
+    active = certified(bench)
+    with bench.database.write() as connection:
+        ended = bench.clock() - timedelta(hours=1)
+        connection.execute(table.update().where(table.c.id == active.id).values(not_after=ended))
+    background = bench.make_background()
+    background.round()
+    assert bench.get(active.id).state is State.ACTIVE  # nobody has confirmed the clock yet
+    bench.watch.look()
+    background.round()
+    assert bench.get(active.id).state is State.EXPIRED
+    with bench.database.read() as connection:
+        assert renewals.of_mailbox(connection, active.address) == []
+
+
+def test_a_crowd_that_no_time_explains_is_stopped_until_a_person_releases_it(
+    make_orders: MakeOrderBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """F-33: a mass import of old certificates."""
+    bench = make_orders(mailboxes=40, authority={"limits": {"background_per_hour": 1000}})
+    background = bench.make_background()
+    background.round()
+    bench.clock.advance(minutes=1)
+    give_certificates(bench, age=timedelta(days=250))
+    bench.clock.advance(hours=2)
+    with caplog.at_level(logging.ERROR, logger="acme_milter"):
+        for _ in range(3):
+            background.round()
+            bench.clock.advance(seconds=30)
+    assert opened(bench, Cause.RENEWAL) == []
+    assert caplog.text.count("hold-asked") == 1
+    with bench.database.write() as connection:
+        (hold,) = holds.waiting(connection)
+        assert (hold.name, hold.size) == ("renewals:ca", 40)
+        holds.release(connection, "renewals:ca", bench.clock())
+    background.round()
+    assert len(opened(bench, Cause.RENEWAL)) == 40
+
+
+def test_a_worker_that_starts_years_ahead_of_its_store_renews_nothing_unasked(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=30)
+    background = bench.make_background()
+    give_certificates(bench, age=timedelta(days=10))
+    background.round()
+    with bench.database.write() as connection:
+        audit.record(connection, "sign-of-life", at=bench.clock())
+    bench.clock.jump(days=3650)
+    bench.make_background().round()
+    with bench.database.read() as connection:
+        assert [hold.name for hold in holds.waiting(connection)] == ["renewals:ca"]
+    assert opened(bench, Cause.RENEWAL) + opened(bench, Cause.URGENT) == []
+
+
+def test_a_clock_that_jumps_stops_renewals_until_the_authority_confirms_it(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(minds_the_clock=True)
+    certified(bench)
+    background = bench.make_background()
+    bench.watch.look()
+    background.round()
+    bench.clock.jump(days=300)
+    background.round()
+    with bench.database.read() as connection:
+        (hold,) = holds.waiting(connection)
+    assert "clock" in hold.reason
+    bench.watch.look()  # the authority says that it is wrong
+    background.round()
+    assert opened(bench, Cause.RENEWAL) == []
+    bench.clock.jump(days=-300)
+    background.round()
+    bench.watch.look()
+    background.round()
+    with bench.database.read() as connection:
+        assert holds.waiting(connection) == []
+
+
+def test_the_round_after_a_quiet_night_asks_nothing(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=10)
+    background = bench.make_background()
+    give_certificates(bench, age=timedelta(days=10))
+    background.round()
+    bench.clock.advance(days=300)
+    background.round()
+    with bench.database.read() as connection:
+        assert holds.waiting(connection) == []
+    assert opened(bench, Cause.RENEWAL) != []

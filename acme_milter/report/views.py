@@ -7,12 +7,14 @@ JSON can carry. Its document names its schema and holds nothing secret.
 
 from collections.abc import Callable
 
+from acme_milter.report.authorities import authorities
 from acme_milter.report.bulk_progress import bulk_list, bulk_status
 from acme_milter.report.certificate_list import certificate_list, certificate_show
 from acme_milter.report.coverage import coverage
 from acme_milter.report.expiring import expiring
 from acme_milter.report.mailbox_list import mailbox_list
 from acme_milter.report.mailbox_timeline import mailbox_timeline
+from acme_milter.report.member_view import member
 from acme_milter.report.simulation import bulk_simulate
 from acme_milter.report.status import status
 from acme_milter.report.why import why
@@ -24,9 +26,11 @@ VIEWS: dict[str, View] = {
     "status": status,
     "mailbox": mailbox_timeline,
     "mailbox-list": mailbox_list,
+    "member": member,
     "why": why,
     "certificate": certificate_show,
     "certificate-list": certificate_list,
+    "authorities": authorities,
     "coverage": coverage,
     "expiring": expiring,
     "bulk-status": bulk_status,

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from acme_milter.config.loader import load
+from acme_milter.report.member_view import member
 from acme_milter.store import mailboxes
 from acme_milter.store.database import Database
 from acme_milter.store.schema import mailbox
@@ -138,6 +140,22 @@ def test_explain_without_a_store_still_says_what_the_configuration_says(path: Pa
     (place / "acme-milter.yaml").write_text(text)
     answer = explained(place / "acme-milter.yaml", "someone@example.com")
     assert answer["reason"] == "it is not listed, and ad did not name it when last read"
+
+
+def test_a_worker_says_the_same_of_a_mailbox_as_the_store(path: Path) -> None:
+    config_read = load(path)
+    database = Database(config_read.store.url)
+    try:
+        with database.read() as connection:
+            document = member(connection, config_read, datetime.now(UTC), address="ada.boss@EXAMPLE.com")
+            gone = member(connection, config_read, datetime.now(UTC), address="gone@example.com")
+    finally:
+        database.close()
+    answer = explained(path, "ada.boss@EXAMPLE.com")
+    assert document["member"] == {
+        key: answer[key] for key in ("address", "principal", "source", "groups", "person_name")
+    }
+    assert gone["member"] is None
 
 
 def test_explain_is_quick_and_loads_no_database_library(path: Path) -> None:

@@ -63,6 +63,17 @@ def test_a_restart_finds_the_account_in_the_store(bench: OrderBench) -> None:
     assert registered(bench) == before
 
 
+def test_changed_settings_make_a_new_client_and_leave_the_old_one_usable(bench: OrderBench) -> None:
+    old = bench.authorities.client("ca")
+    bench.configure({}, {})
+    assert bench.authorities.client("ca") is old, "the file was read again and says the same"
+    bench.configure({"post_delay": "7s"}, {})
+    new = bench.authorities.client("ca")
+    assert new is not old
+    assert bench.authorities.client("ca") is new
+    assert old.fetch_account().url == new.fetch_account().url
+
+
 def test_an_account_whose_answer_was_lost_is_found_again_by_its_key(bench: OrderBench) -> None:
     """K5's sibling: the key is stored before newAccount goes out, so the second one finds the first one's account."""
     bench.site.authority.set_knobs(HTTP_RESET_AFTER_COMMIT=100)

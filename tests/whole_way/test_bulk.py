@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bulk runs from the command line to the certificate, on the whole mail system, and through what interrupts them."""
+
+import csv
+import io
+import json
+import re
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from acme_milter.lab.processes import wait_until
+from acme_milter.lab.system import Lab
+
+SLOW = {"FINALIZE_ASYNC": 100, "FINALIZE_POLLS": 2}
+
+
+def bulk(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return lab.run_command("bulk", *arguments)
+
+
+def status(lab: Lab) -> dict[str, Any]:
+    shown = bulk(lab, "status", "--json")
+    assert shown.stdout, shown.stderr
+    document: dict[str, Any] = json.loads(shown.stdout)
+    return document
+
+
+def planned(lab: Lab, *arguments: str) -> Path:
+    path = lab.directory / "plan.json"
+    made = bulk(lab, "plan", *arguments, "-o", str(path))
+    assert made.returncode == 0, made.stderr
+    assert "nothing is ordered yet; next: acme-milter" in made.stdout
+    return path
+
+
+def reported(lab: Lab) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(bulk(lab, "report", "--csv").stdout)))
+
+
+def active(lab: Lab) -> int:
+    return int(status(lab)["outcomes"]["active"])
+
+
+def test_a_run_goes_on_after_a_kill_a_pause_and_ctrl_c(own_lab: Callable[..., Lab]) -> None:
+    lab = own_lab(mailboxes=14, knobs=SLOW, authority={"limits": {"in_flight": 3}})
+    plan = planned(lab)
+    assert len(json.loads(plan.read_text())["mailboxes"]) == 14
+    asked = bulk(lab, "run", str(plan))
+    assert asked.returncode == 2
+    assert re.search(r"run: .*--yes", asked.stderr)
+
+    watcher = subprocess.Popen(
+        lab.command("bulk", "run", str(plan), "--yes"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: "certificate-issued" in lab.log_text(), "the first certificate")
+    lab.kill_role("worker")
+    lab.wait_for_roles()
+    wait_until(lambda: active(lab) >= 4, "certificates after the kill", timeout=60)
+    watcher.send_signal(signal.SIGINT)
+    out, err = watcher.communicate(timeout=30)
+    assert watcher.returncode == 75, (out, err)
+    assert "is paused; what is open goes to its end" in err
+    assert "bulk resume" in err
+    wait_until(lambda: not status(lab)["outcomes"]["open"], "what is open to end", timeout=60)
+    at_rest = status(lab)
+    assert at_rest["run"]["state"] == "paused"
+    assert at_rest["outcomes"]["waiting"] > 0
+
+    resumed = bulk(lab, "resume")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "14/14 active" in resumed.stdout
+    report = reported(lab)
+    assert [row["outcome"] for row in report] == ["active"] * 14
+    assert all(row["serial"] and row["challenge_queue_id"] and row["reply_queue_id"] for row in report)
+    again = bulk(lab, "run", str(plan), "--yes")
+    assert again.returncode == 0
+    assert "14x has a valid certificate already" in again.stdout
+
+
+def test_one_command_replaces_everything_and_revokes_the_old_ones_afterwards(own_lab: Callable[..., Lab]) -> None:
+    lab = own_lab(mailboxes=3)
+    first = bulk(lab, "run", str(planned(lab)), "--limit", "2", "--yes")
+    assert first.returncode == 0, first.stdout + first.stderr
+    before = {row["address"]: row["serial"] for row in reported(lab)}
+    assert len(before) == 2
+    serials = lab.directory / "serials"
+    serials.write_text("\n".join(serial.upper() for serial in before.values()))
+    done = bulk(lab, "replace", "--serials", str(serials), "--revoke", "superseded", "--run", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = {row["address"]: row["serial"] for row in reported(lab)}
+    assert after.keys() == before.keys()
+    assert not set(after.values()) & set(before.values())
+    for serial in before.values():
+        wait_until(lambda serial=serial: f"serial={serial}" in lab.log_text(), "the revocation")  # type: ignore[misc]
+    log = lab.log_text()
+    assert log.index("bulk-done") < log.index("certificate-revoked")
+    assert all(f"certificate-revoked rcpt=<{address}>" in log for address in before)
+    assert not any(f"serial={serial} " in log for serial in after.values())

@@ -13,7 +13,7 @@ from alembic.util.exc import CommandError
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.owner import as_owner
 from acme_milter.config.schema import Config
-from acme_milter.store.database import Database, StoreUnusable
+from acme_milter.store.database import Database, StoreUnusable, in_words
 
 __all__ = ["DRIVER_MISSING", "STORE_FAULTS", "as_owner", "forbidden_file", "reading_store", "store_fault"]
 
@@ -63,6 +63,8 @@ def store_fault(config: Config, error: Exception) -> str:
     place = sa.make_url(config.store.url).render_as_string(hide_password=True)
     if isinstance(error, CommandError):
         return f"{place}: another version of acme-milter made this store; run that one, or restore a backup"
+    if isinstance(known := in_words(error), StoreUnusable):
+        return f"{place}: {known}"
     said = getattr(error, "orig", None)
     # A server's text may quote values; SQLite's names tables and columns only.
     words = str(said) if isinstance(said, SqliteError) else type(said or error).__name__

@@ -25,6 +25,17 @@ class StoreUnusable(Exception):
     safe_text = True
 
 
+def in_words(error: Exception) -> Exception:
+    """The same, as StoreUnusable with the database's own words where it is the database's trouble.
+
+    A full disk, a lock, a connection that was lost, a login that is refused: such texts name no values, and people need
+    them. Any other error is returned as it is.
+    """
+    if not isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+        return error
+    return StoreUnusable(" ".join(str(error.orig).split())).with_traceback(error.__traceback__)
+
+
 class Database:
     """One database. Share it between threads; it hands out connections of its own.
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from acme_milter.clock import Clock
 from acme_milter.eventlog import Event, log_exception
+from acme_milter.store.database import in_words
 
 LOOK_AGAIN = 0.5
 
@@ -59,7 +60,7 @@ class Chores:
                 try:
                     chore.work()
                 except Exception as error:  # noqa: BLE001 the edge of the thread: the next round may be luckier
-                    log_exception(Event.INTERNAL_ERROR, error, chore=chore.name)
+                    log_exception(Event.INTERNAL_ERROR, in_words(error), chore=chore.name)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

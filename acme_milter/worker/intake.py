@@ -27,7 +27,7 @@ from acme_milter.protocol.dkim_policy import Verdict, candidate_signatures
 from acme_milter.protocol.doubt import may_be_put_off
 from acme_milter.protocol.faults import MailFault, MailRefused
 from acme_milter.store import audit, challenge_mails, enrollments, outbox
-from acme_milter.store.database import Database
+from acme_milter.store.database import Database, in_words
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.dkim_verifier import DkimVerifier
 from acme_milter.worker.expectations import expectations_of
@@ -111,7 +111,7 @@ class Intake:
         except Stopped as stopped:
             return self._stop(candidate, stopped)
         except (sa.exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
-            log_exception(Event.STORE_UNAVAILABLE, error, queue_id=candidate.envelope.queue_id)
+            log_exception(Event.STORE_UNAVAILABLE, in_words(error), queue_id=candidate.envelope.queue_id)
             return self._stop(candidate, Stopped("G23", Outcome.TRY_LATER, Reason.STORE_UNAVAILABLE))
         except Exception as error:  # noqa: BLE001 the edge of the gate: what we do not understand is delivered
             log_exception(Event.INTERNAL_ERROR, error, queue_id=candidate.envelope.queue_id)

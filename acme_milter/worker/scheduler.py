@@ -22,7 +22,7 @@ from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.keys.sealing import SealBroken
 from acme_milter.store import audit, enrollments, outbox, pauses, queue
-from acme_milter.store.database import Database
+from acme_milter.store.database import Database, in_words
 from acme_milter.worker.authorities import AuthorityUnusable
 from acme_milter.worker.order_driver import OrderDriver
 from acme_milter.worker.pacer import Pacer, Room
@@ -121,7 +121,7 @@ class Scheduler:
             try:
                 self._dispatch()
             except Exception as error:  # noqa: BLE001 the edge of the thread: the store may be back in a second
-                log_exception(Event.STORE_UNAVAILABLE, error)
+                log_exception(Event.STORE_UNAVAILABLE, in_words(error))
                 self._stopping.wait(LOOK_AGAIN)
             self._stopping.wait(BREATH)
 
@@ -216,7 +216,7 @@ class Scheduler:
         try:
             work(row_id)
         except Exception as error:  # noqa: BLE001 the edge of the thread: the lease ends, and the row is tried again
-            log_exception(Event.INTERNAL_ERROR, error, row=row_id)
+            log_exception(Event.INTERNAL_ERROR, in_words(error), row=row_id)
         finally:
             with self._lock:
                 del self._busy[row_id]

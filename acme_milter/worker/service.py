@@ -6,7 +6,6 @@ import queue
 import secrets
 import signal
 import socket
-import sqlite3
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ from acme_milter.ipc.server import FrameServer
 from acme_milter.keys.client import KeydClient, KeydUnavailable
 from acme_milter.keys.sealing import sealing_key_id
 from acme_milter.store import identity
-from acme_milter.store.database import Database, StoreUnusable
+from acme_milter.store.database import Database, StoreUnusable, in_words
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
 from acme_milter.worker.bulk_calls import BulkCalls
@@ -297,10 +296,5 @@ def _await_data_key(keyd: KeydClient, stop: threading.Event) -> bytes:
 
 
 def _on_error(error: Exception) -> None:
-    said = getattr(error, "orig", None)
-    if isinstance(
-        said, sqlite3.OperationalError
-    ):  # a full disk, a lock: its words name no values, and people need them
-        log_exception(Event.STORE_UNAVAILABLE, StoreUnusable(str(said)).with_traceback(error.__traceback__))
-    else:
-        log_exception(Event.INTERNAL_ERROR, error)
+    said = in_words(error)
+    log_exception(Event.STORE_UNAVAILABLE if isinstance(said, StoreUnusable) else Event.INTERNAL_ERROR, said)

@@ -95,9 +95,7 @@ def _with_serial(connection: sa.Connection, wanted: str) -> CertificateLine:
 
 def _of_mailbox(connection: sa.Connection, config: Config, now: datetime, wanted: str) -> CertificateLine:
     known = look_up(connection, config, wanted)
-    principal = known.member.principal if known.member else None
-    found = timeline.certificates_of(connection, known.address)
-    mine = [line for line in found if principal in {None, line.principal}]
+    mine = [line for line in timeline.certificates_of(connection, known.address) if known.is_theirs(line.principal)]
     if not mine:
         raise Unanswerable(f"{known.address} has no certificate; see why with: acme-milter mailbox why {known.address}")
     return _newest_in_use([line for line in mine if line.not_after > now] or mine)

@@ -8,7 +8,6 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from acme_milter.config.member import Member
 from acme_milter.config.schema import Config
 from acme_milter.store import tallies
 
@@ -26,33 +25,25 @@ class Standing(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """Who stands where: ``holders`` are pairs as ``pair_of`` writes them, all others are addresses.
-
-    ``gone`` are those that their source does not list any more, whatever else they are.
-    """
+    """Which addresses stand where. ``gone``: their source does not list them any more, whatever else they are."""
 
     holders: set[str]
     open: set[str]
     failed: set[str]
     gone: set[str]
 
-    def of(self, member: Member) -> Standing:
-        if pair_of(member) in self.holders:
+    def of(self, address: str) -> Standing:
+        if address in self.holders:
             return Standing.CERTIFICATE
-        if member.address in self.open:
+        if address in self.open:
             return Standing.OPEN
-        return Standing.FAILED if member.address in self.failed else Standing.WITHOUT
-
-
-def pair_of(member: Member) -> str:
-    """An address and whose it is: the certificate of a predecessor in office does not count."""
-    return member.address + tallies.OF + member.principal
+        return Standing.FAILED if address in self.failed else Standing.WITHOUT
 
 
 def standings(connection: sa.Connection, config: Config, now: datetime) -> Standings:
     """As the store has it at this moment."""
     return Standings(
-        tallies.holders(connection, now),
+        tallies.with_certificate(connection, now),
         tallies.with_open_enrollment(connection),
         tallies.with_failure(connection, list(config.authorities)),
         tallies.missing(connection),
@@ -69,10 +60,10 @@ def by_domain(config: Config, found: Standings) -> list[dict[str, object]]:
     """A row for each configured domain; ``gone`` counts mailboxes that are in another column as well."""
     gone = Counter(address.rpartition("@")[2] for address in found.gone)
     rows: list[dict[str, object]] = []
-    for domain, members in _pairs_by_domain(config).items():
+    for domain, members in _by_domain(config).items():
         # Sets, so that 100 000 mailboxes are a matter of milliseconds; one by one only who has no certificate.
-        others = members.keys() - found.holders
-        counts = Counter(found.of(members[pair]) for pair in others)
+        others = members - found.holders
+        counts = Counter(found.of(address) for address in others)
         rows.append(
             {
                 "domain": domain,
@@ -95,15 +86,15 @@ def total_of(rows: list[dict[str, object]]) -> dict[str, int]:
     return {name: sum(int(str(row[name])) for row in rows) for name in COUNTS}
 
 
-_known: tuple[Config, dict[str, dict[str, Member]]] | None = None
+_known: tuple[Config, dict[str, frozenset[str]]] | None = None
 
 
-def _pairs_by_domain(config: Config) -> dict[str, dict[str, Member]]:
-    """Members by their pair, by domain; kept for as long as the configuration is the same one."""
+def _by_domain(config: Config) -> dict[str, frozenset[str]]:
+    """Managed addresses by domain; kept for as long as the configuration is the same one."""
     global _known  # noqa: PLW0603 -- one configuration is in force at a time, and 100 000 strings are worth keeping
     if _known is None or _known[0] is not config:
-        pairs: dict[str, dict[str, Member]] = {domain: {} for domain in config.domains}
+        found: dict[str, list[str]] = {domain: [] for domain in config.domains}
         for member in config.members.values():
-            pairs[member.domain][pair_of(member)] = member
-        _known = (config, pairs)
+            found[member.domain].append(member.address)
+        _known = (config, {domain: frozenset(addresses) for domain, addresses in found.items()})
     return _known[1]

@@ -15,20 +15,18 @@ SCHEMA = "acme-milter/expiring/1"
 def expiring(connection: sa.Connection, config: Config, now: datetime, *, within_seconds: float) -> Row:
     """What ends within so many seconds from now, the soonest first; also what no managed mailbox has any more."""
     until = now + timedelta(seconds=within_seconds)
-    rows: list[Row] = []
-    for holder in holders.expiring(connection, now, until):
-        member = config.members.get(holder.address.lower())
-        rows.append(
-            {
-                "address": holder.address,
-                "domain": holder.address.rpartition("@")[2],
-                "authority": holder.authority,
-                "serial": holder.serial,
-                "not_after": instant(holder.not_after),
-                "days_left": round((holder.not_after - now) / timedelta(days=1), 1),
-                "renewal_due_at": instant(holder.renewal_due_at),
-                "successor_open": holder.successor_open,
-                "managed": member is not None and member.principal == holder.principal,
-            }
-        )
+    rows: list[Row] = [
+        {
+            "address": holder.address,
+            "domain": holder.address.rpartition("@")[2],
+            "authority": holder.authority,
+            "serial": holder.serial,
+            "not_after": instant(holder.not_after),
+            "days_left": round((holder.not_after - now) / timedelta(days=1), 1),
+            "renewal_due_at": instant(holder.renewal_due_at),
+            "successor_open": holder.successor_open,
+            "managed": config.member(holder.address) is not None,
+        }
+        for holder in holders.expiring(connection, now, until)
+    ]
     return {"schema": SCHEMA, "at": now.isoformat(), "until": until.isoformat(), "certificates": rows}

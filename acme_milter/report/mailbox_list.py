@@ -33,8 +33,8 @@ def mailbox_list(
     until = None if expiring_seconds is None else now + timedelta(seconds=expiring_seconds)
     rows: list[Row] = []
     for member in config.members.values():
-        standing = found.of(member)
-        end = ends.get((member.address, member.principal))
+        standing = found.of(member.address)
+        end = ends.get(member.address)
         if (
             domain in {None, member.domain}
             and state in {None, standing.value}

@@ -204,7 +204,7 @@ def _words(details: Mapping[str, object]) -> str:
 
 def _keys(known: Known, current: CertificateLine | None, certificates: Sequence[CertificateLine]) -> Row:
     """The present person's keys only: a predecessor's are no business of the mailbox any more."""
-    mine = [line for line in certificates if known.member is None or line.principal == known.member.principal]
+    mine = [line for line in certificates if known.is_theirs(line.principal)]
     seen: dict[str, Row] = {}
     for line in mine:
         seen.setdefault(

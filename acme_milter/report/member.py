@@ -26,6 +26,13 @@ class Known:
     sourced: StoredMailbox | None
     policy: Policy | None
 
+    def is_theirs(self, principal: str) -> bool:
+        """Whether what belongs to ``principal`` is the mailbox's present person's.
+
+        While nobody was known by name, the address stood for whoever has the mailbox.
+        """
+        return self.member is None or principal in {self.member.principal, self.address}
+
     @property
     def domain(self) -> str:
         return self.address.rpartition("@")[2]

@@ -74,14 +74,11 @@ def story_of(connection: sa.Connection, config: Config, now: datetime, known: Kn
 
 
 def _current(known: Known, certificates: Sequence[CertificateLine], now: datetime) -> CertificateLine | None:
-    """The valid one in use that lasts longest; of a mailbox with a new person, only that person's."""
-    principal = known.member.principal if known.member else None
-    mine = [
-        line
-        for line in certificates
-        if line.state == State.ACTIVE and line.not_after > now and principal in {None, line.principal}
-    ]
-    return max(mine, key=lambda line: line.not_after, default=None)
+    """The valid one in use that lasts longest."""
+    in_use = [line for line in certificates if line.state == State.ACTIVE and line.not_after > now]
+    return max(
+        (line for line in in_use if known.is_theirs(line.principal)), key=lambda line: line.not_after, default=None
+    )
 
 
 def why_of(config: Config, now: datetime, story: Story) -> Why:
@@ -156,7 +153,7 @@ def _under_way(now: datetime, story: Story, order: Enrollment) -> Why:
 def _without_order(known: Known, story: Story) -> Why:
     address = known.address
     # What a predecessor at this address had explains nothing about the person who has it now.
-    mine = (order for order in story.orders if known.member and order.principal == known.member.principal)
+    mine = (order for order in story.orders if known.is_theirs(order.principal))
     last = next(mine, None)
     issue = f"acme-milter cert issue {address}"
     if known.sourced is not None and known.sourced.missing_since is not None:

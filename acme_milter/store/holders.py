@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Queries on active certificates by who holds them."""
+"""Queries on certificates in use by the mailboxes that have them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from acme_milter.store.tallies import ACTIVE, OPEN
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Until when somebody has a certificate, and of whom."""
+    """Until when a mailbox has a certificate, and of which authority."""
 
     not_after: datetime
     authority: str
@@ -24,7 +24,6 @@ class Expiring:
     """An active certificate that ends soon. ``successor_open``: the next one is under way already."""
 
     address: str
-    principal: str
     authority: str
     serial: str
     not_after: datetime
@@ -32,14 +31,14 @@ class Expiring:
     successor_open: bool
 
 
-def ends(connection: sa.Connection, now: datetime) -> dict[tuple[str, str], End]:
-    """By (address, principal), the valid certificate that lasts longest."""
+def ends(connection: sa.Connection, now: datetime) -> dict[str, End]:
+    """By address, the valid certificate in use that lasts longest."""
     rows = connection.execute(
-        sa.select(enrollment.c.address, enrollment.c.principal, enrollment.c.not_after, enrollment.c.authority)
+        sa.select(enrollment.c.address, enrollment.c.not_after, enrollment.c.authority)
         .where(ACTIVE, enrollment.c.not_after > now)
         .order_by(enrollment.c.not_after)
     )
-    return {(row.address, row.principal): End(row.not_after, row.authority) for row in rows}
+    return {row.address: End(row.not_after, row.authority) for row in rows}
 
 
 def expiring(connection: sa.Connection, after: datetime, until: datetime) -> Iterator[Expiring]:
@@ -52,7 +51,6 @@ def expiring(connection: sa.Connection, after: datetime, until: datetime) -> Ite
     rows = connection.execute(
         sa.select(
             enrollment.c.address,
-            enrollment.c.principal,
             enrollment.c.authority,
             certificate.c.serial,
             enrollment.c.not_after,

@@ -5,7 +5,7 @@ Sets of mailboxes come as one long string: fetching 100 000 rows would take seve
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -23,18 +23,14 @@ from acme_milter.store.schema import (
     revocation,
 )
 
-OF = "\x1f"
-"""Between an address and its principal; neither can hold a control character."""
-
 # Written out, not bound: a partial index serves only a condition that can be seen to be its own.
 ACTIVE = sa.text(f"enrollment.state = '{State.ACTIVE}'")
 OPEN = sa.text("enrollment.state IN ({})".format(", ".join(f"'{state}'" for state in sorted(OPEN_STATES))))
 
 
-def holders(connection: sa.Connection, now: datetime) -> set[str]:
-    """Who has a valid certificate: ``address OF principal``."""
-    pair = enrollment.c.address + sa.literal(OF) + enrollment.c.principal
-    return _one_string(connection, pair, ACTIVE, enrollment.c.not_after > now)
+def with_certificate(connection: sa.Connection, now: datetime) -> set[str]:
+    """Addresses with a valid certificate in use. What another person had there is out of use (worker.leaving)."""
+    return _one_string(connection, enrollment.c.address, ACTIVE, enrollment.c.not_after > now)
 
 
 def with_open_enrollment(connection: sa.Connection) -> set[str]:
@@ -59,7 +55,9 @@ def with_failure(connection: sa.Connection, authorities: Sequence[str]) -> set[s
 
 def missing(connection: sa.Connection) -> set[str]:
     """Managed addresses that their source does not have any more."""
-    return _one_string(connection, mailbox.c.address, mailbox.c.missing_since.is_not(None), mailbox.c.left_at.is_(None))
+    # Not "is not null": SQLite would walk the whole table.
+    since_ever = mailbox.c.missing_since > datetime(1970, 1, 1, tzinfo=UTC)
+    return _one_string(connection, mailbox.c.address, since_ever, mailbox.c.left_at.is_(None))
 
 
 def _one_string(

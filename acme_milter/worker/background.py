@@ -10,11 +10,11 @@ from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import BACKGROUND_CAUSES, Cause, Enrollment
 from acme_milter.enrollment.state_machine import Expired, advance
 from acme_milter.eventlog import Event, log_event
+from acme_milter.report.forecast import Forecast
 from acme_milter.store import audit, budgets, certificates, enrollments, mailboxes, pauses, renewals
 from acme_milter.store.database import Database
 from acme_milter.store.renewals import Due, Place
 from acme_milter.worker.clock_watch import ClockWatch
-from acme_milter.worker.forecast import Forecast
 from acme_milter.worker.joiners import Joiners
 from acme_milter.worker.renewer import AT_ONCE, open_renewal, plan
 from acme_milter.worker.storm_guard import StormGuard

@@ -19,12 +19,12 @@ from acme_milter.enrollment.renewal import moment_in_window, was_advanced
 from acme_milter.eventlog import Event, log_event
 from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
+from acme_milter.report.forecast import policy_of, span_by
 from acme_milter.store import certificates, renewals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.renewals import Renewal
 from acme_milter.worker.authorities import Authorities, AuthorityUnusable
-from acme_milter.worker.forecast import policy_of, span_by
 
 EVERY = timedelta(seconds=1)
 SOONEST = timedelta(hours=6)

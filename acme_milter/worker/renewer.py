@@ -19,11 +19,11 @@ from acme_milter.enrollment.renewal import (
     try_again_after,
 )
 from acme_milter.eventlog import Event, log_event
+from acme_milter.report.forecast import policy_of, span_by
 from acme_milter.store import audit, enrollments, renewals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.renewals import Due, Renewal
-from acme_milter.worker.forecast import policy_of, span_by
 
 AT_ONCE = 100
 """Enrollments in one transaction: a challenge mail's commit must not wait longer than a fraction of a second."""

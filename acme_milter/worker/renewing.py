@@ -6,6 +6,7 @@ from collections.abc import Callable
 from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event, log_event
+from acme_milter.report.forecast import Forecast
 from acme_milter.store import pauses
 from acme_milter.store.database import Database
 from acme_milter.worker import background, clock_watch, renewal_information
@@ -14,7 +15,6 @@ from acme_milter.worker.background import Background
 from acme_milter.worker.chores import Chore
 from acme_milter.worker.clock_watch import ClockWatch
 from acme_milter.worker.control import Answer
-from acme_milter.worker.forecast import Forecast
 from acme_milter.worker.pacer import Pacer
 from acme_milter.worker.renewal_information import RenewalInformation
 from acme_milter.worker.renewer import Renewer
@@ -70,7 +70,8 @@ class Renewing:
         """``authority``, and ``reason`` for whoever asks later why nothing happens."""
         name, reason = str(header.get("authority")), str(header.get("reason") or BY_A_PERSON)
         if name not in self._config().authorities:
-            return {"error": f"no authority {name} is configured"}
+            known = ", ".join(self._config().authorities) or "none"
+            return {"error": "unknown-authority", "text": f"no authority {name} is configured; there is {known}"}
         with self._database.write() as connection:
             pauses.pause(connection, name, reason, self._clock.now(), None)
         log_event(Event.AUTHORITY_PAUSED, authority=name, reason=reason)

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from acme_milter.clock import Clock
 from acme_milter.enrollment.renewal import storm_threshold
 from acme_milter.eventlog import Event, log_event
+from acme_milter.report.forecast import Forecast
 from acme_milter.store import audit, holds, renewals
 from acme_milter.store.database import Database
 from acme_milter.worker.clock_watch import ClockWatch
-from acme_milter.worker.forecast import Forecast
 
 LONGEST_ABSENCE = timedelta(days=3)
 """For so long a worker may have been away without a question: a weekend and a bit."""

@@ -18,6 +18,7 @@ from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import advance
 from acme_milter.keys.client import KeydClient
 from acme_milter.lab.processes import wait_until
+from acme_milter.report.forecast import Forecast
 from acme_milter.store import certificates, enrollments, outbox
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
@@ -27,7 +28,6 @@ from acme_milter.worker.authorities import Authorities
 from acme_milter.worker.background import Background
 from acme_milter.worker.clock_watch import ClockWatch
 from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
-from acme_milter.worker.forecast import Forecast
 from acme_milter.worker.intake import Intake
 from acme_milter.worker.key_lookup import KeyLookup
 from acme_milter.worker.order_desk import OrderDesk

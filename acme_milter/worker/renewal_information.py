@@ -15,12 +15,13 @@ from acme_milter.acme.renewal_info import RenewalInfo
 from acme_milter.certificate.renewal import renewal_info_id
 from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
-from acme_milter.enrollment.renewal import moment_in_window, was_advanced
+from acme_milter.enrollment.model import Cause
+from acme_milter.enrollment.renewal import DAY, moment_in_window, was_advanced
 from acme_milter.eventlog import Event, log_event
 from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.report.forecast import policy_of, span_by
-from acme_milter.store import certificates, renewals
+from acme_milter.store import certificates, enrollments, renewals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.renewals import Renewal
@@ -106,7 +107,7 @@ class RenewalInformation:
         before = (renewal.window_start, renewal.window_end) if renewal.window_start and renewal.window_end else None
         window = info.start, info.end
         advanced = was_advanced(window, before, span, now)
-        moment = moment_in_window(*window, stored.id, now)
+        moment = max(moment_in_window(*window, stored.id, now), self._not_sooner_than(stored))
         changes: dict[str, object] = {
             "window_start": info.start,
             "window_end": info.end,
@@ -127,6 +128,14 @@ class RenewalInformation:
                 renewals.move(connection, stored.id, current.due_at, **changes)
         if advanced:
             self._advanced[stored.authority, info.explanation_url] += 1
+
+    def _not_sooner_than(self, stored: StoredCertificate) -> datetime:
+        """An authority that calls for the successor of what it has just called for is heard once a day, not at once."""
+        with self._database.read() as connection:
+            enrollment = enrollments.get(connection, stored.enrollment_id)
+        if enrollment is None or enrollment.cause is not Cause.URGENT:
+            return stored.not_before
+        return stored.not_before + min(DAY, (stored.not_after - stored.not_before) / 10)
 
     def _tell(self) -> None:
         """An authority that calls for everything at once is one line now and then, not one for each certificate."""

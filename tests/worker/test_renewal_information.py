@@ -70,6 +70,20 @@ def test_a_window_that_has_passed_means_now_and_does_not_wait_for_the_pace(
     assert renewal.replaces_id == row(bench).certificate_id
 
 
+def test_an_authority_that_calls_for_every_successor_is_heard_once_a_day(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    certified(bench)
+    bench.site.authority.set_knobs(ARI="past")
+    asking, background = bench.make_renewal_information(), bench.make_background()
+    asking.ask()
+    background.round()
+    certified(bench, opened(bench, Cause.URGENT)[0])
+    asking.ask()
+    background.round()
+    assert len(opened(bench, Cause.URGENT)) == 1
+    assert timedelta(hours=23) < row(bench).due_at - bench.clock() <= timedelta(days=1)
+
+
 def test_a_window_that_ends_before_it_begins_is_no_answer(make_orders: MakeOrderBench) -> None:
     bench = make_orders()
     certified(bench)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Renewal by the roles as they run: by themselves, at their authority's call; and an authority that a person pauses."""
+
+import json
+from collections.abc import Callable
+
+import sqlalchemy as sa
+
+from acme_milter.lab.processes import wait_until
+from acme_milter.lab.system import Lab
+from acme_milter.store.schema import enrollment
+
+
+def states_of(lab: Lab, address: str) -> list[str]:
+    """Causes and states of its enrollments, the oldest first."""
+    engine = sa.create_engine(lab.config.store.url)
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(enrollment.c.cause, enrollment.c.state)
+                .where(enrollment.c.address == address)
+                .order_by(enrollment.c.opened_at)
+            )
+            return [f"{row.cause} {row.state}" for row in rows]
+    finally:
+        engine.dispose()
+
+
+def authorities(lab: Lab) -> list[dict[str, object]]:
+    done = lab.run_command("authority", "list", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["schema"] == "acme-milter/authority-list/1"
+    found: list[dict[str, object]] = document["authorities"]
+    return found
+
+
+def test_a_certificate_that_its_authority_wants_replaced_is_renewed_with_nobody_asking(
+    own_lab: Callable[..., Lab],
+) -> None:
+    lab = own_lab(knobs={"ARI": "past"})
+    (address,) = lab.addresses
+    assert [row["state"] for row in lab.enroll(address)] == ["active"]
+    lab.stop_roles(kill=True)  # in the middle of whatever it does
+    lab.start_roles()
+    wait_until(
+        lambda: states_of(lab, address) == ["asked superseded", "urgent-renewal active"], "the renewal", timeout=60
+    )
+    replaced = [one["replaces"] for one in lab.authority.history("order")]
+    assert replaced[0] is None
+    assert replaced[1] is not None
+
+
+def test_a_paused_authority_begins_nothing_until_it_is_resumed(lab: Lab, mailbox: str) -> None:
+    name = str(authorities(lab)[0]["authority"])
+    assert lab.run_command("authority", "pause", "nobody").returncode == 1
+    paused = lab.run_command("authority", "pause", name, "--reason", "moving house")
+    assert paused.stdout.strip() == f"{name}: paused"
+    try:
+        lab.run_command("enroll", mailbox)
+        assert states_of(lab, mailbox) == ["asked planned"]
+        said = lab.run_command("authority", "list").stdout
+        assert f"acme-milter authority resume {name} (moving house)" in said
+    finally:
+        resumed = lab.run_command("authority", "resume", name, "--json")
+    assert json.loads(resumed.stdout)["outcome"] == "resumed"
+    wait_until(lambda: states_of(lab, mailbox) == ["asked active"], "the certificate", timeout=60)
+    assert lab.run_command("authority", "resume", name).returncode == 1
+    (row,) = [one for one in authorities(lab) if one["authority"] == name]
+    budgets = row["budgets"]
+    assert isinstance(budgets, dict)
+    assert budgets["orders_per_hour"]["used"] >= 1

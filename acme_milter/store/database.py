@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Opening the database, and the two kinds of transaction."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,9 +32,16 @@ def in_words(error: Exception) -> Exception:
     A full disk, a lock, a connection that was lost, a login that is refused: such texts name no values, and people need
     them. Any other error is returned as it is.
     """
-    if not isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
-        return error
-    return StoreUnusable(" ".join(str(error.orig).split())).with_traceback(error.__traceback__)
+    words = _operational_words(error.orig) if isinstance(error, sa.exc.OperationalError) else None
+    return error if words is None else StoreUnusable(words).with_traceback(error.__traceback__)
+
+
+def _operational_words(said: BaseException | None) -> str | None:
+    """PostgreSQL's first line alone: what follows it may quote rows."""
+    if isinstance(said, sqlite3.OperationalError):
+        return str(said)
+    words = postgresql.first_line(said)
+    return None if words is None else " ".join(words.split())
 
 
 class Database:
@@ -142,7 +150,8 @@ class Database:
             raise StoreUnusable(f"{self._place()}: {verdict}")
 
     def _unusable(self, error: sa.exc.DBAPIError) -> StoreUnusable:
-        return StoreUnusable(f"{self._place()}: {' '.join(str(error.orig).split())}")
+        known = in_words(error)
+        return StoreUnusable(f"{self._place()}: {known if isinstance(known, StoreUnusable) else error.orig}")
 
     def _place(self) -> str:
         return sa.make_url(self.url).set(query={}).render_as_string(hide_password=True)

@@ -50,6 +50,14 @@ def be_patient(connection: sa.Connection) -> None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE_OF_AN_UPGRADE}'")
 
 
+def first_line(said: BaseException | None) -> str | None:
+    """The message of a psycopg error without the details below it; None for anything else."""
+    if said is None or not type(said).__module__.startswith("psycopg"):
+        return None
+    told: str | None = getattr(getattr(said, "diag", None), "message_primary", None)
+    return told or str(said)  # of a connection that was never made, libpq tells in its own words
+
+
 def unfit(connection: sa.Connection) -> str | None:
     """Why this database cannot hold a store, None when it can."""
     encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from acme_milter.lab.processes import ChildProcess, wait_until
+from acme_milter.store import source_runs
 from acme_milter.store.database import Database
 from bench.milter_cost import Measure
 from bench.organization import address_of, fill
@@ -96,15 +97,21 @@ def _organization(directory: Path, count: int) -> Iterator[Path]:
     database = Database(f"sqlite:///{directory / 'store.db'}")
     database.upgrade()
     fill(database, mailboxes=count, now=datetime.now(UTC), domains=DOMAINS, source="staff", authority="ca")
-    database.close()
-    log = directory / "worker.log"
-    keyd = ChildProcess(_command(config, ["keyd"]), log=directory / "keyd.log", name="keyd")
-    worker = ChildProcess(_command(config, ["worker"]), log=log, name="worker")
-    keyd.start()
+    roles = [
+        ChildProcess(_command(config, [name]), log=directory / f"{name}.log", name=name) for name in ("keyd", "worker")
+    ]
+    for role in roles:
+        role.start()
     try:
-        worker.start()
-        wait_until(lambda: "mailboxes-loaded" in log.read_text(), "the worker to have read its source", timeout=120)
+        wait_until(lambda: _has_been_read(database, "staff"), "the worker to have read its source", timeout=120)
         yield config
     finally:
-        worker.stop()
-        keyd.stop()
+        for role in reversed(roles):
+            role.stop()
+        database.close()
+
+
+def _has_been_read(database: Database, source: str) -> bool:
+    with database.read() as connection:
+        run = source_runs.get(connection, source)
+    return run is not None and run.succeeded_at is not None

@@ -2,7 +2,10 @@
 """Renewal by the roles as they run: by themselves, at their authority's call; and an authority that a person pauses."""
 
 import json
+import re
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -70,3 +73,18 @@ def test_a_paused_authority_begins_nothing_until_it_is_resumed(lab: Lab, mailbox
     budgets = row["budgets"]
     assert isinstance(budgets, dict)
     assert budgets["orders_per_hour"]["used"] >= 1
+
+
+def test_the_commands_of_the_page_on_renewal_run_as_they_stand_there(lab: Lab, mailbox: str) -> None:
+    assert [row["state"] for row in lab.enroll(mailbox)] == ["active"]
+    page = (Path(__file__).parents[2] / "docs" / "renewal.md").read_text(encoding="utf-8")
+    blocks = "".join(re.findall(r"^ *```sh\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL))
+    commands = [line.strip().removeprefix("acme-milter ") for line in blocks.splitlines()]
+    assert len(commands) == 4
+    for command in commands:
+        done = lab.run_command(*shlex.split(command.replace("alice@org.example", mailbox)))
+        # Nothing is held here; then the release says so.
+        assert done.returncode == (1 if command.startswith("hold release") else 0), done.stderr
+    wait_until(
+        lambda: states_of(lab, mailbox) == ["asked superseded", "asked active"], "the renewal asked for", timeout=60
+    )

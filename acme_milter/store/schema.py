@@ -290,6 +290,7 @@ source_run = sa.Table(
     _instant("succeeded_at", nullable=True),
     _integer("number"),  # of mailboxes, at the last success
     _text("error", nullable=True),
+    _instant("changed_at", nullable=True),  # of a mailbox, by this source: other hosts then look what is new
     sqlite_strict=True,
 )
 

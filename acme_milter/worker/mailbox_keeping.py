@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from acme_milter.clock import Clock, JumpWatch
 from acme_milter.config.schema import Config
@@ -61,6 +61,7 @@ class MailboxKeeping:
         self._somebody_went = somebody_went
         self._jumps: dict[str, JumpWatch] = {}
         self._seen_file: Config | None = None
+        self._published: dict[str, datetime | None] = {}
         self._due: dict[str, float] = {}
         self._attempted: set[str] = set()
         self._deferred: set[str] = set()
@@ -75,6 +76,7 @@ class MailboxKeeping:
     def work(self) -> None:
         """The chore: begin to read what is due, and return."""
         self._notice_the_file()
+        self._notice_other_hosts()
         now = self._clock.monotonic()
         with self._lock:
             names = [name for name, due in self._due.items() if due <= now and name not in self._reading]
@@ -144,8 +146,16 @@ class MailboxKeeping:
                 self._jumps.setdefault(name, JumpWatch(self._clock))
         self._publish()
 
+    def _notice_other_hosts(self) -> None:
+        """A worker elsewhere on the same store may have applied what a source says; mail comes to us as well."""
+        with self._database.read() as connection:
+            changes = source_runs.changes(connection)
+        if changes != self._published:
+            self._publish()
+
     def _publish(self) -> None:
         with self._database.read() as connection:
+            self._published = source_runs.changes(connection)
             known = members(connection, self._standing.file())
         self._standing.replace_members(known)
 
@@ -203,8 +213,9 @@ class MailboxKeeping:
         applied = found.without(held)
         write_difference(self._database, applied, self._clock.now())
         with self._database.write() as connection:
-            source_runs.succeeded(connection, name, self._clock.now(), applied.number)
-        if applied.rows or applied.respelled:
+            changed = bool(applied.rows or applied.respelled)
+            source_runs.succeeded(connection, name, self._clock.now(), applied.number, changed=changed)
+        if changed:
             self._publish()
         if applied.left or applied.moved:
             self._somebody_went()

@@ -405,3 +405,20 @@ def test_a_dry_run_tells_and_changes_nothing(it: Keeping) -> None:
     assert [(hold["name"], hold["held"]) for hold in told["holds"]] == [("source-change:hr", True)]
     assert (it.rows(), it.holds()) == (before, [])
     assert "no source ad" in str(it.calls.sync({"source": "ad"})["text"])
+
+
+def test_what_a_worker_elsewhere_has_applied_is_managed_here_too(it: Keeping) -> None:
+    it.settle(["ann"])
+    elsewhere = StandingConfig(it.config())
+    neighbour = MailboxKeeping(
+        standing=elsewhere, database=it.database, clock=it.clock, somebody_came=list, somebody_went=list
+    )
+    neighbour.load()
+    it.look(["ann", "bob"])
+    assert elsewhere.current().member("bob@org.example") is None
+    neighbour._notice_other_hosts()
+    assert elsewhere.current().member("bob@org.example") is not None
+    published = elsewhere.current()
+    it.look(["ann", "bob"])
+    neighbour._notice_other_hosts()
+    assert elsewhere.current() is published, "nothing has changed since"

@@ -96,6 +96,7 @@ def _mailboxes() -> None:
         sa.Column("succeeded_at", INSTANT, nullable=True),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("changed_at", INSTANT, nullable=True),
         sa.PrimaryKeyConstraint("source", name=op.f("pk_source_run")),
         sqlite_strict=True,
     )

@@ -157,7 +157,8 @@ def summary(document: Document) -> str:
     words = [f"{outcomes['active']}/{document['total']} active"]
     words += [f"{outcomes[name]} {name}" for name in names if outcomes[name]]
     if run["state"] == "running":
-        words.append(f"{document['rate_per_hour']:g}/h")
+        if document["rate_per_hour"]:
+            words.append(f"{document['rate_per_hour']:g}/h")
         if document["eta_seconds"] is not None:
             words.append(f"ETA {_time(document['eta_seconds'])}")
     return f"run {run['id']} {run['state']}: {', '.join(words)}"

@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.progress import Ending, LiveView, PlainView, View
 from acme_milter.cli.table import Column, print_table
 from acme_milter.lab.processes import ProcessFault
-from acme_milter.lab.showcase import Finding, Traffic, describe_inbox, judge
+from acme_milter.lab.showcase import Finding, Traffic, describe_inbox, judge, latest_enrollments
 from acme_milter.lab.system import Lab
 from acme_milter.store.overview import Overview
 
@@ -85,23 +86,39 @@ def _show(console: Console, directory: Path) -> bool:
     )
     began = time.monotonic()
     with lab:
-        console.print(f"All is up after {time.monotonic() - began:.1f} s. 25 mailboxes want a certificate:\n")
+        # Three of five by name; the others are what `bulk` shows.
+        named = [address for number, address in enumerate(lab.addresses) if number % 5 < 3]
+        console.print(f"All is up after {time.monotonic() - began:.1f} s. {len(named)} mailboxes want a certificate:\n")
         traffic = Traffic(lab)
         traffic.start()
-        results = ask_for(lab.config, lab.addresses, again=False)
+        results = ask_for(lab.config, named, again=False)
         traffic.send_hostile(FORGED_TO, FOREIGN_TO)
         view: View = LiveView(console) if sys.stdout.isatty() else PlainView()
         with view:
-            rows, ending = follow(lab.config, [str(result["id"]) for result in results], view, timeout=TIMEOUT)
+            _, ending = follow(lab.config, [str(result["id"]) for result in results], view, timeout=TIMEOUT)
+        all_ran = _show_bulk(console, lab, len(lab.addresses) - len(named))
         traffic.finish()
+        rows = latest_enrollments(lab)
         console.print()
         print_table(console, COLUMNS, [_cells(lab, traffic, row) for row in rows])
         findings = judge(lab, traffic, rows, FORGED_TO, FOREIGN_TO)
         _tell(console, findings)
-    kept_all = ending is Ending.DONE and all(finding.kept for finding in findings)
+    kept_all = all_ran and ending is Ending.DONE and all(finding.kept for finding in findings)
     if kept_all:
         console.print(_NEXT)
     return kept_all
+
+
+def _show_bulk(console: Console, lab: Lab, others: int) -> bool:
+    """The rest of the mailboxes as an organization's are done: first a plan, then a run."""
+    console.print(f"\nThe other {others} as those of a whole organization, by a plan and a run:")
+    plan = str(lab.directory / "plan.json")
+    for arguments in (("bulk", "plan", "--missing", "-o", plan), ("bulk", "run", plan, "--yes")):
+        console.print(f"\n$ acme-milter {' '.join(arguments)}", soft_wrap=True)
+        sys.stdout.flush()
+        if subprocess.run(lab.command(*arguments), check=False, timeout=TIMEOUT).returncode != ExitCode.OK:
+            return False
+    return True
 
 
 def _cells(lab: Lab, traffic: Traffic, row: Overview) -> tuple[str, ...]:

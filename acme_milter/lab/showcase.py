@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from acme_milter.enrollment.model import State
 from acme_milter.lab.processes import wait_until
 from acme_milter.lab.system import Lab
+from acme_milter.store import overview
+from acme_milter.store.database import Database
 from acme_milter.store.overview import Overview
 
 CORRESPONDENT = "friend@elsewhere.example"
@@ -106,6 +108,17 @@ def _inspect_inboxes(lab: Lab, traffic: Traffic, allowed: dict[str, int]) -> tup
         challenges = sum(b"\nSubject: ACME:" in mail for mail in inbox)
         unexpected += abs(challenges - allowed.get(address, 0))
     return intact, unexpected
+
+
+def latest_enrollments(lab: Lab) -> list[Overview]:
+    """The newest enrollment of each mailbox that has one, in the order of the mailboxes."""
+    database = Database(lab.config.store.url)
+    try:
+        with database.read() as connection:
+            found = {row.address: row for row in overview.latest_of_each_mailbox(connection, lab.addresses)}
+    finally:
+        database.close()
+    return [found[address] for address in lab.addresses if address in found]
 
 
 def describe_inbox(lab: Lab, traffic: Traffic, address: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from acme_milter.enrollment.model import OPEN_STATES, Cause, Enrollment, State
+from acme_milter.store import renewals
 from acme_milter.store.schema import enrollment as table
 
 _FIELDS = [field.name for field in dataclasses.fields(Enrollment)]
@@ -163,6 +164,7 @@ def claim(
     return get(connection, enrollment_id) if taken.rowcount == 1 else None
 
 
+_OVER = frozenset({State.SUPERSEDED, State.REVOKED, State.EXPIRED})
 _SAVE = (
     table.update()
     .where(table.c.id == sa.bindparam("wanted"), table.c.version == sa.bindparam("version_before"))
@@ -174,6 +176,8 @@ _SAVE_AND_RELEASE = _SAVE.values(lease_owner=None, lease_until=None)
 def save(connection: sa.Connection, moved: Enrollment, *, release: bool = True) -> None:
     """Write the enrollment as ``advance`` returned it, and end the lease unless told to keep it.
 
+    A certificate that is over is not renewed any more, whatever ended it.
+
     Compare-and-swap: raises StaleVersion when the stored version is not the one before.
     """
     statement = _SAVE_AND_RELEASE if release else _SAVE
@@ -182,6 +186,8 @@ def save(connection: sa.Connection, moved: Enrollment, *, release: bool = True) 
     )
     if written.rowcount != 1:
         raise StaleVersion(moved.id)
+    if moved.state in _OVER and moved.certificate_id is not None:
+        renewals.forget(connection, moved.certificate_id)
 
 
 def release(connection: sa.Connection, enrollment_id: str, *, owner: str) -> None:

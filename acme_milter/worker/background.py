@@ -131,8 +131,6 @@ class Background:
             for enrollment in ended:
                 after = advance(enrollment, Expired(), now)
                 enrollments.save(connection, after)
-                if after.certificate_id is not None:
-                    renewals.forget(connection, after.certificate_id)
                 audit.record(
                     connection, Event.CERTIFICATE_EXPIRED, at=now, enrollment_id=after.id, address=after.address
                 )

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from acme_milter.enrollment.model import Cause
 from acme_milter.enrollment.renewal import day_of
+from acme_milter.enrollment.state_machine import Event, Expired, Retired, Revoked, Superseded, advance
 from acme_milter.store import budgets, certificates, enrollments, joiners, mailbox_keys, pauses, queue, renewals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
@@ -81,6 +82,17 @@ def test_every_change_of_a_row_is_counted_on_its_day(database: Database) -> None
         assert not renewals.forget(connection, "b")
         renewals.move(connection, "b", NOW)  # a row that is gone stays so
         assert days(connection) == {day_of(NOW + 9 * DAY): 1}
+
+
+@pytest.mark.parametrize("event", [Superseded, Revoked, Expired, Retired])
+def test_whatever_ends_a_certificate_ends_its_renewal(database: Database, event: type[Event]) -> None:
+    with database.write() as connection:
+        renewals.plan(connection, a_renewal(an_active(connection, "a")))
+        active = enrollments.get(connection, "a")
+        assert active is not None
+        enrollments.save(connection, advance(active, event(), NOW))
+        assert renewals.get(connection, "a") is None
+        assert days(connection) == {}
 
 
 def test_the_longest_due_comes_first_and_an_urgent_one_before_its_turn(database: Database) -> None:

@@ -17,6 +17,7 @@ from acme_milter.store.schema import mailbox as table
 AT_ONCE = 500
 """Rows in one statement or transaction: a challenge mail's commit must not wait longer than a fraction of a second."""
 
+_NO_GROUPS: frozenset[str] = frozenset()
 _UNFINISHED = OPEN_STATES - {State.FINALIZING, State.ISSUED}
 
 
@@ -184,5 +185,5 @@ def _to_values(row: StoredMailbox) -> dict[str, Any]:
 
 def _from_row(row: sa.Row[Any]) -> StoredMailbox:
     values = row._asdict()
-    values["groups"] = frozenset(json.loads(values["groups"]))
+    values["groups"] = _NO_GROUPS if values["groups"] == "[]" else frozenset(json.loads(values["groups"]))
     return StoredMailbox(**values)

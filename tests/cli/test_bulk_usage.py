@@ -2,6 +2,7 @@
 """What `bulk` says to somebody who asked for something that cannot be."""
 
 import json
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from click.testing import CliRunner, Result
 from acme_milter.cli.main import cli
 from acme_milter.lab.organization import fill
 from acme_milter.store.database import Database
+
+PAGE = Path(__file__).parents[2] / "docs/bulk.md"
 
 
 @pytest.fixture
@@ -114,3 +117,14 @@ def test_a_simulation_is_text_or_json(directory: Path) -> None:
     document = json.loads(bulk(directory, "simulate", "--when", when, "--json").stdout)
     assert document["schema"] == "acme-milter/bulk-simulate/1"
     assert document["authorities"][0]["to_replace"] == 4
+
+
+def test_the_commands_of_the_page_can_be_pasted(directory: Path) -> None:
+    (directory / "serials.txt").write_text("1\n0A:0B\n")
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("acme-milter bulk ")]
+    assert len(lines) >= 14
+    for line in lines:
+        _, _, *arguments = shlex.split(line)
+        ran = bulk(directory, *arguments)
+        assert ran.exit_code in {0, 1, 75}, (line, ran.stderr)  # 1 and 75: there is neither a run nor a worker here
+        assert not isinstance(ran.exception, Exception), (line, ran.exception)

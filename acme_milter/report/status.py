@@ -10,8 +10,9 @@ from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import State
 from acme_milter.report.coverage import by_domain, standings, total_of
 from acme_milter.report.member import look_up
-from acme_milter.report.rows import Row, enrollment_row, plain
-from acme_milter.store import enrollments, holds, overview, source_runs, tallies
+from acme_milter.report.rows import Row, enrollment_row, instant, plain
+from acme_milter.store import budgets, holds, overview, pauses, source_runs, tallies
+from acme_milter.store.pauses import Pause
 
 SCHEMA = "acme-milter/status/2"
 LISTED = 50
@@ -90,27 +91,29 @@ def _today(connection: sa.Connection, config: Config, now: datetime) -> Row:
 
 def _authorities(connection: sa.Connection, config: Config, now: datetime) -> list[Row]:
     names = list(config.authorities)
-    in_flight = enrollments.in_flight(connection, now)
+    beginning = budgets.beginning(connection, now)
     ordered = tallies.ordered(connection, now - HOUR, names)
     failed = tallies.failed(connection, now - HOUR, names)
-    pauses = tallies.pauses(connection, now)
+    paused = pauses.in_force(connection, now)
     return [
         {
             "authority": name,
-            "in_flight": in_flight.get(name, 0),
+            "in_flight": budgets.moving(connection, name) + sum(beginning.get(name, {}).values()),
             "in_flight_limit": authority.limits.in_flight,
             "orders_this_hour": ordered[name],
             "orders_per_hour": authority.limits.orders_per_hour,
             "failed_this_hour": failed[name],
             "failed_per_hour": authority.limits.failed_per_hour,
-            "paused": _pause(pauses.get(name)),
+            "paused": _pause(paused.get(name)),
         }
         for name, authority in config.authorities.items()
     ]
 
 
-def _pause(pause: Mapping[str, object] | None) -> Row | None:
-    return None if pause is None else {key: plain(pause[key]) for key in ("reason", "since", "until")}
+def _pause(pause: Pause | None) -> Row | None:
+    if pause is None:
+        return None
+    return {"reason": pause.reason, "since": instant(pause.since), "until": instant(pause.until)}
 
 
 def _run(run: Mapping[str, object]) -> Row:

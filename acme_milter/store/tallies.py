@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from acme_milter.enrollment.model import OPEN_STATES, State
 from acme_milter.store.schema import (
-    authority_pause,
     bulk_item,
     bulk_run,
     certificate,
@@ -133,14 +132,6 @@ def revocations(connection: sa.Connection) -> tuple[int, int]:
 def _count(connection: sa.Connection, *conditions: sa.ColumnElement[bool] | sa.TextClause) -> int:
     number: int = connection.execute(sa.select(sa.func.count()).where(*conditions)).scalar_one()
     return number
-
-
-def pauses(connection: sa.Connection, now: datetime) -> dict[str, Mapping[str, object]]:
-    """Authorities that nothing is ordered at, with ``reason``, ``since`` and ``until`` (None: until resumed)."""
-    rows = connection.execute(
-        sa.select(authority_pause).where(sa.or_(authority_pause.c.until.is_(None), authority_pause.c.until > now))
-    )
-    return {row.authority: row._asdict() for row in rows}
 
 
 def unended_runs(connection: sa.Connection) -> list[Mapping[str, object]]:

@@ -68,6 +68,11 @@ _ACTIVE = sa.text("enrollment.state = 'active'")
 _WITH_CERTIFICATE = table.join(certificate, certificate.c.id == table.c.certificate_id)
 
 
+def _unindexed(column: sa.Column[str]) -> sa.ColumnElement[str]:
+    """The same text, but no reason to take an index that begins with it and leads through a whole authority."""
+    return column + ""
+
+
 def plan(connection: sa.Connection, renewal: Renewal) -> None:
     """Insert the row, or put it in the place of an older one of the same certificate."""
     forget(connection, renewal.certificate_id)
@@ -177,7 +182,7 @@ def sample(connection: sa.Connection, authority: str, limit: int) -> list[tuple[
     rows = connection.execute(
         sa.select(table.c.address, certificate.c.not_before, certificate.c.not_after)
         .select_from(_WITH_CERTIFICATE)
-        .where(table.c.authority == authority)
+        .where(_unindexed(table.c.authority) == authority)
         .order_by(table.c.certificate_id)
         .limit(limit)
     )
@@ -239,7 +244,7 @@ def ended(connection: sa.Connection, authority: str, now: datetime, limit: int) 
     """Ids of active enrollments whose certificate's end has passed."""
     query = (
         sa.select(enrollment.c.id)
-        .where(_ACTIVE, enrollment.c.not_after <= now, enrollment.c.authority == authority)
+        .where(_ACTIVE, enrollment.c.not_after <= now, _unindexed(enrollment.c.authority) == authority)
         .order_by(enrollment.c.not_after)
         .limit(limit)
     )

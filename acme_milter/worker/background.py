@@ -24,7 +24,8 @@ WALK = timedelta(hours=1)
 """How often certificates without a row are looked for: older stores and imported ones have some."""
 
 PAGES = 20
-"""Pages of that walk in one round."""
+PAGE = 500
+"""So many pages of that walk in one round, and so many certificates on a page."""
 
 
 class Background:
@@ -145,11 +146,11 @@ class Background:
             self._walks_since = passed
         for _ in range(PAGES):
             with self._database.read() as connection:
-                found, self._walk = renewals.without_row(connection, self._walk, AT_ONCE)
-            if found:
+                found, self._walk = renewals.without_row(connection, self._walk, PAGE)
+            for start in range(0, len(found), AT_ONCE):
                 config, now = self._config(), self._clock.now()
                 with self._database.write() as connection:
-                    for certificate_id in found:
+                    for certificate_id in found[start : start + AT_ONCE]:
                         plan(connection, config, certificates.get(connection, certificate_id), now)
             if self._walk is None:
                 return

@@ -172,3 +172,12 @@ def test_a_lease_is_renewed_between_the_steps_of_one_claim(
         sa.event.remove(sa.Engine, "before_cursor_execute", note)
     scheduler.stop()
     assert len(ends) >= 3  # key, order, authorization: one claim
+
+
+def test_what_was_planned_with_an_authority_that_is_gone_ends_and_says_so(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(others={"second": {}})
+    left_behind = bench.open(authority="second")
+    bench.configure({}, {})
+    bench.start_scheduler()
+    failed = bench.await_state(left_behind.id, State.FAILED)
+    assert "second is not configured any more" in (failed.last_error or "")

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One small mail system for the commands that look at what happened, and act on it."""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acme_milter.lab.system import Lab
+
+OBSERVED = "observed.example"
+
+
+class Office:
+    """A running laboratory and its commands. ``alice`` has a certificate and an older one, ``never`` never any."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+
+    def run(self, *arguments: str, code: int = 0, given: str | None = None) -> tuple[str, str]:
+        """(standard output, standard error) of a command that ends with ``code``."""
+        done = subprocess.run(
+            self.lab.command(*arguments), input=given or "", capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == code, (done.stdout, done.stderr)
+        return done.stdout, done.stderr
+
+    def document(self, *arguments: str, code: int = 0) -> dict[str, Any]:
+        """What a command prints with --json."""
+        found: dict[str, Any] = json.loads(self.run(*arguments, "--json", code=code)[0])
+        return found
+
+
+@pytest.fixture(scope="session")
+def office() -> Iterator[Office]:
+    scratch = Path(tempfile.mkdtemp(prefix="office-"))
+    scratch.chmod(0o755)
+    names = ["alice", "bob", "carol", "dave", "erin", "frank", "never", "paula", "quentin", "rita"]
+    policies = {OBSERVED: {"mode": "observe"}}
+    domains = {"org.example": names, OBSERVED: ["grace"]}
+    with Lab(scratch / "lab", domains=domains, reply_dkim="own", policies=policies) as lab:
+        here = Office(lab)
+        here.run("cert", "issue", "alice@org.example", "--wait", "--timeout", "60")
+        here.run("cert", "issue", "alice@org.example", "--again", "--wait", "--timeout", "60")
+        yield here
+    shutil.rmtree(scratch)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The view `status`: what is counted, what needs a person, and that no history is read for it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import State
+from acme_milter.report.member import with_sourced
+from acme_milter.report.status import status
+from acme_milter.store import enrollments, holds, overview, pauses, source_runs
+from acme_milter.worker.view_call import ViewCall
+from tests.report.story import DAY, NOW, Story, configuration
+
+ALICE = "alice@org.example"
+BOB = "bob@org.example"
+ERIN = "erin@staff.example"
+FRED = "fred@staff.example"
+
+
+def view(story: Story, directory: Path, **args: object) -> dict[str, Any]:
+    with story.database.read() as connection:
+        return status(connection, with_sourced(connection, configuration(directory)), NOW, **args)  # type: ignore[arg-type]
+
+
+def test_each_mailbox_is_counted_once_by_what_explains_the_most(story: Story, tmp_path: Path) -> None:
+    story.ordered(ALICE, State.ACTIVE, ends=300 * DAY)
+    story.ordered(ALICE, State.FAILED)
+    story.ordered(BOB, State.ACTIVE, ends=-DAY)
+    story.ordered(BOB, State.FAILED, last_error="no")
+    story.arrived(ERIN)
+    story.ordered(ERIN, State.FAILED)
+    story.ordered(ERIN, State.AWAITING_MAIL)
+    story.arrived(FRED, missing_since=NOW - DAY)
+    story.ordered("gone@staff.example", State.ACTIVE, ends=300 * DAY)
+    rows = {row["domain"]: row for row in view(story, tmp_path)["coverage"]["domains"]}
+    names = ("managed", "with_certificate", "open", "failed", "without", "gone")
+    assert [rows["org.example"][name] for name in names] == [2, 1, 0, 1, 0, 0]
+    assert [rows["staff.example"][name] for name in names] == [2, 0, 1, 0, 1, 1]
+
+
+def test_what_needs_a_person_comes_with_its_command(story: Story, tmp_path: Path) -> None:
+    story.ordered(ALICE, State.ACTIVE, ends=3 * DAY)
+    story.ordered(BOB, State.FAILED)
+    with story.database.write() as connection:
+        holds.ask(connection, "leavers:staff", "400 have left", NOW)
+        pauses.pause(connection, "ca", "operator", NOW, None)
+        source_runs.failed(connection, "staff", NOW, "no such file")
+    found = {need["kind"]: need["command"] for need in view(story, tmp_path)["needs_you"]}
+    assert found == {
+        "hold": "acme-milter hold release leavers:staff",
+        "authority": "acme-milter authority resume ca",
+        "source": "acme-milter mailbox sync staff --dry-run",
+        "failed": "acme-milter mailbox list --state failed",
+        "expiring": "acme-milter report expiring --within 7d",
+    }
+
+
+def test_many_mailboxes_are_listed_only_when_asked_for(story: Story, tmp_path: Path) -> None:
+    for number in range(60):
+        story.arrived(f"m{number}@staff.example")
+    assert "mailboxes" not in view(story, tmp_path)
+    assert len(view(story, tmp_path, every=True)["never_enrolled"]) == 62
+    assert view(story, tmp_path, addresses=[ALICE])["never_enrolled"] == [ALICE]
+
+
+def test_nothing_of_it_walks_through_the_history(story: Story, tmp_path: Path) -> None:
+    asked: list[tuple[str, Any]] = []
+    with story.database.read() as connection:
+        config = with_sourced(connection, configuration(tmp_path))
+        sa.event.listen(
+            connection, "before_cursor_execute", lambda _c, _cursor, words, values, *_: asked.append((words, values))
+        )
+        status(connection, config, NOW, addresses=[ALICE])
+        statements = tuple(asked)
+        assert len(statements) > 10
+        for words, values in statements:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {words}", values).all()
+            for step in (str(row[3]) for row in plan):
+                walks = step.startswith(("SCAN enrollment", "SCAN certificate", "SCAN audit", "SCAN outbox"))
+                # What is active now is no history: an index holds just that.
+                assert not walks or "ix_enrollment_active" in step or "uq_enrollment_open" in step, (step, words)
+
+
+def test_more_ids_than_a_statement_can_hold_are_no_trouble(story: Story) -> None:
+    ids = [story.ordered(ALICE, State.ACTIVE), *(f"nobody-{number}" for number in range(40_000))]
+    with story.database.read() as connection:
+        assert [row.id for row in overview.of_enrollments(connection, ids)] == ids[:1]
+        found = overview.latest_of_each_mailbox(connection, [ALICE, *ids])
+        assert [row.address for row in found] == [ALICE]
+        assert enrollments.get(connection, ids[0]) is not None
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        ({"view": "no-such"}, "unknown-view"),
+        ({"view": "status", "args": {"newer": 1}}, "unknown-view"),
+        ({"view": "why", "args": {"address": "nonsense"}}, "unanswerable"),
+    ],
+)
+def test_the_worker_says_why_it_has_no_document(
+    story: Story, tmp_path: Path, request_: dict[str, object], error: str
+) -> None:
+    config = configuration(tmp_path)
+    call = ViewCall(config=lambda: config, database=story.database, clock=lambda: NOW)
+    assert call.answer(request_)["error"] == error
+
+
+def test_what_no_frame_holds_is_too_large_for_the_worker(
+    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configuration(tmp_path)
+    call = ViewCall(config=lambda: config, database=story.database, clock=lambda: NOW)
+    size = len(json.dumps(call.answer({"view": "status"})["view"], separators=(",", ":")))
+    monkeypatch.setattr("acme_milter.worker.view_call.LARGEST", size - 1)
+    assert call.answer({"view": "status"}) == {"error": "too-large"}

@@ -129,8 +129,11 @@ def difference(
         else:
             excluded.append((entry.address, reason))
     changes = _Changes()
+    # A domain's first day counts like the source's: nobody wants hundreds of orders for having added a domain.
+    settled = set() if first else {row.domain for row in known.values() if row.source == source}
     for folded, entry in listed.items():
-        _compare(source, entry, known.get(folded), rules, now, first, changes)
+        came_as = CameAs.JOINER if entry.address.rpartition("@")[2] in settled else CameAs.IMPORT
+        _compare(source, entry, known.get(folded), rules, now, came_as, changes)
     own = [row for row in known.values() if row.source == source and row.left_at is None]
     # A record that could not be used is still the source's word that the mailbox is there.
     spoken = listed.keys() | {text.strip().lower() for text, _ in reading.rejected}
@@ -167,11 +170,10 @@ def _compare(
     row: StoredMailbox | None,
     rules: Rules,
     now: datetime,
-    first: bool,
+    came_as: CameAs,
     changes: _Changes,
 ) -> None:
     if row is None:
-        came_as = CameAs.IMPORT if first else CameAs.JOINER
         changes.joined.append(_new_row(source, entry, entry.principal(source), came_as, now))
         return
     takes_over = row.source != source

@@ -97,6 +97,14 @@ def test_who_comes_later_is_a_joiner() -> None:
     assert (found.missing, found.changed, found.stops) == ((), (), ())
 
 
+def test_whom_a_domain_lists_on_its_own_first_day_was_there_all_along() -> None:
+    found = compare([*of_crowd(slice(0, 3)), Entry("alice@org.test"), Entry("bob@org.test")], crowd(3))
+    assert [(one.address, one.came_as) for one in found.joined] == [
+        ("alice@org.test", CameAs.IMPORT),
+        ("bob@org.test", CameAs.IMPORT),
+    ]
+
+
 def test_nothing_new_changes_nothing() -> None:
     assert compare(of_crowd(slice(0, 100)), crowd()).rows == ()
 

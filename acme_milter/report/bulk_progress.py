@@ -3,7 +3,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Config
 from acme_milter.report.pace import HOUR, SAMPLE, estimate, pace_of
 from acme_milter.report.unanswerable import Unanswerable
-from acme_milter.store import budgets, bulk_items, bulk_runs, bulk_tallies, enrollments, plan_facts
+from acme_milter.store import budgets, bulk_runs, bulk_tallies, plan_facts
 from acme_milter.store.bulk_items import UNENDED_OUTCOMES, Outcome
 from acme_milter.store.bulk_runs import BulkRun, RunState
 from acme_milter.store.bulk_tallies import DomainTally
@@ -28,8 +28,8 @@ def bulk_status(
 ) -> dict[str, object]:
     """The run of that id, or the newest one. Times are RFC 3339, durations seconds. Raises Unanswerable."""
     found = find_run(connection, run)
-    tallies = bulk_tallies.by_domain(connection, found.id, now - HOUR)
-    total = _sum(tallies)
+    tally = bulk_tallies.of_run(connection, found.id, now - HOUR)
+    total = _sum(tally.domains)
     # A run of minutes has no rate an hour until it is an hour old; then it is what the last hour brought.
     age = min(max(now - found.created_at, timedelta(seconds=1)), HOUR)
     return {
@@ -38,14 +38,14 @@ def bulk_status(
         "at": now.isoformat(),
         "total": sum(total.values()),
         "outcomes": {outcome.value: total.get(outcome, 0) for outcome in Outcome},
-        "domains": [_domain(tally, found, age) for tally in tallies],
-        "rate_per_hour": _rate(sum(tally.active_lately for tally in tallies), age),
-        "eta_seconds": _eta(connection, config, found, total),
+        "domains": [_domain(one, found, age) for one in tally.domains],
+        "rate_per_hour": _rate(sum(one.active_lately for one in tally.domains), age),
+        "eta_seconds": _eta(connection, config, found, tally.left),
         "stages": {state.value: number for state, number in bulk_tallies.stages(connection, found.id).items()},
         "failures": _grouped(bulk_tallies.reasons(connection, found.id, Outcome.FAILED)),
         "retrying": _grouped(bulk_tallies.reasons(connection, found.id, Outcome.RETRYING)),
         "skipped": _grouped(bulk_tallies.reasons(connection, found.id, Outcome.SKIPPED)),
-        "authorities": _authorities(connection, config, found, now),
+        "authorities": _authorities(connection, config, found, now, sorted(tally.left)),
         "next": _next_command(found, total),
     }
 
@@ -94,7 +94,7 @@ def cause_of(reason: str) -> str:
     return _PARTICULAR.sub("…", reason)[:300]
 
 
-def _sum(tallies: list[DomainTally]) -> Mapping[Outcome, int]:
+def _sum(tallies: Sequence[DomainTally]) -> Mapping[Outcome, int]:
     total: Counter[Outcome] = Counter()
     for tally in tallies:
         total.update(tally.outcomes)
@@ -118,11 +118,10 @@ def _domain(tally: DomainTally, run: BulkRun, age: timedelta) -> dict[str, objec
     }
 
 
-def _eta(connection: sa.Connection, config: Config, run: BulkRun, total: Mapping[Outcome, int]) -> int | None:
+def _eta(connection: sa.Connection, config: Config, run: BulkRun, left: Mapping[str, int]) -> int | None:
     """By the limits and what the newest orders took; None for a run that does not go on by itself."""
-    if run.state is not RunState.RUNNING or not any(total.get(outcome) for outcome in UNENDED_OUTCOMES):
+    if run.state is not RunState.RUNNING or not any(left.values()):
         return None
-    left = bulk_tallies.left_by_authority(connection, run.id)
     longest = timedelta(0)
     for name, number in left.items():
         authority = config.authorities.get(name)
@@ -142,17 +141,18 @@ def _grouped(reasons: list[tuple[str, int]]) -> list[dict[str, object]]:
     return [*shown, {"cause": "other causes", "number": rest}] if rest else [*shown]
 
 
-def _authorities(connection: sa.Connection, config: Config, run: BulkRun, now: datetime) -> list[dict[str, object]]:
-    orders, flying = plan_facts.orders_since(connection, now - HOUR), enrollments.in_flight(connection, now)
+def _authorities(
+    connection: sa.Connection, config: Config, run: BulkRun, now: datetime, names: Sequence[str]
+) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
-    for name in sorted(bulk_items.authorities_with(connection, run.id, set(Outcome))):
+    for name in names:
         limits = config.authorities[name].limits if name in config.authorities else None
         found.append(
             {
                 "authority": name,
-                "in_flight": flying.get(name, 0),
+                "in_flight": budgets.moving(connection, name),
                 "in_flight_limit": None if limits is None else limits.in_flight,
-                "orders_last_hour": orders.get(name, 0),
+                "orders_last_hour": sum(budgets.begun(connection, name, now).values()),
                 "orders_per_hour": None if limits is None else limits.orders_per_hour,
                 "mails_per_hour": None if limits is None else limits.mails_per_hour,
                 "failed_last_hour": budgets.failed(connection, name, max(now - HOUR, run.counted_from)),

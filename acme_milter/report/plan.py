@@ -12,8 +12,8 @@ from acme_milter.config.member import Member
 from acme_milter.config.schema import Config, Policy
 from acme_milter.config.sources import LIST
 from acme_milter.mailboxes.record import is_wanted, member_of
-from acme_milter.report.pace import HOUR, SAMPLE, Estimate, Pace, estimate, pace_of
-from acme_milter.store import mailboxes, plan_facts
+from acme_milter.report.pace import SAMPLE, Estimate, Pace, estimate, pace_of
+from acme_milter.store import budgets, mailboxes, plan_facts
 from acme_milter.store.bulk_runs import Kind
 from acme_milter.store.plan_facts import Held
 
@@ -153,7 +153,6 @@ def shares(
     connection: sa.Connection, config: Config, now: datetime, numbers: Mapping[str, int]
 ) -> tuple[AuthorityShare, ...]:
     """What each authority is to do, and how long that takes it."""
-    begun = plan_facts.orders_since(connection, now - HOUR)
     found = []
     for name, number in sorted(numbers.items()):
         limits = config.authorities[name].limits
@@ -164,7 +163,7 @@ def shares(
                 number=number,
                 pace=pace,
                 failed_per_hour=limits.failed_per_hour,
-                orders_last_hour=begun.get(name, 0),
+                orders_last_hour=sum(budgets.begun(connection, name, now).values()),
                 estimate=estimate(number, pace),
             )
         )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Counts of a bulk run, and its report row by row."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,29 +25,41 @@ class DomainTally:
     active_lately: int
 
 
-def by_domain(connection: sa.Connection, run_id: str, since: datetime) -> list[DomainTally]:
-    """Items by domain, in the order of the plan."""
+@dataclass(frozen=True, slots=True)
+class RunTally:
+    """``domains`` in the order of the plan; ``left``: items without an end, by every authority of the run."""
+
+    domains: tuple[DomainTally, ...]
+    left: Mapping[str, int]
+
+
+def of_run(connection: sa.Connection, run_id: str, since: datetime) -> RunTally:
+    """The whole run, in one look at its items."""
     lately = sa.and_(items.c.outcome == Outcome.ACTIVE.value, items.c.ended_at > since)
     rows = connection.execute(
         sa.select(
             items.c.domain,
+            items.c.authority,
             items.c.outcome,
             sa.func.count().label("number"),
             sa.func.sum(sa.case((lately, 1), else_=0)).label("lately"),
             sa.func.min(items.c.position).label("first"),
         )
         .where(items.c.run_id == run_id)
-        .group_by(items.c.domain, items.c.outcome)
+        .group_by(items.c.domain, items.c.authority, items.c.outcome)
     )
-    outcomes: dict[str, dict[Outcome, int]] = {}
-    active: dict[str, int] = {}
+    numbers: dict[str, Counter[Outcome]] = {}
+    active: Counter[str] = Counter()
+    left: Counter[str] = Counter()
     first: dict[str, int] = {}
     for row in rows:
-        outcomes.setdefault(row.domain, {})[Outcome(row.outcome)] = row.number
-        active[row.domain] = active.get(row.domain, 0) + int(row.lately)
+        outcome = Outcome(row.outcome)
+        numbers.setdefault(row.domain, Counter())[outcome] += row.number
+        active[row.domain] += int(row.lately)
+        left[row.authority] += row.number if outcome in UNENDED_OUTCOMES else 0
         first[row.domain] = min(first.get(row.domain, row.first), row.first)
-    order = sorted(outcomes, key=lambda domain: first[domain])
-    return [DomainTally(domain, outcomes[domain], active[domain]) for domain in order]
+    order = sorted(numbers, key=lambda domain: first[domain])
+    return RunTally(tuple(DomainTally(domain, numbers[domain], active[domain]) for domain in order), left)
 
 
 def outcomes(connection: sa.Connection, run_id: str) -> dict[Outcome, int]:
@@ -57,16 +70,6 @@ def outcomes(connection: sa.Connection, run_id: str) -> dict[Outcome, int]:
         .group_by(items.c.outcome)
     )
     return {Outcome(row.outcome): row.number for row in rows}
-
-
-def left_by_authority(connection: sa.Connection, run_id: str) -> dict[str, int]:
-    """Items without an end, by authority."""
-    rows = connection.execute(
-        sa.select(items.c.authority, sa.func.count().label("number"))
-        .where(items.c.run_id == run_id, items.c.outcome.in_([outcome.value for outcome in UNENDED_OUTCOMES]))
-        .group_by(items.c.authority)
-    )
-    return {row.authority: row.number for row in rows}
 
 
 def stages(connection: sa.Connection, run_id: str) -> dict[State, int]:

@@ -4,7 +4,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -106,24 +105,14 @@ def last_durations(connection: sa.Connection, authority: str, number: int) -> li
     return [row.state_since - row.began_ordering_at for row in rows]
 
 
-def orders_since(connection: sa.Connection, since: datetime) -> dict[str, int]:
-    """How many orders were begun since, by authority."""
-    return _numbers(connection, enrollment.c.began_ordering_at > since)
+_PLANNED = sa.select(sa.func.count()).where(
+    enrollment.c.authority == sa.bindparam("authority"),
+    enrollment.c.state == State.PLANNED.value,
+    enrollment.c.next_attempt_at <= sa.bindparam("soon"),
+    enrollment.c.lease_until.is_(None),  # a leased one is counted by whoever counts what is under way
+)
 
 
-def planned(connection: sa.Connection, soon: datetime) -> dict[str, int]:
-    """How many enrollments are due until ``soon`` and have not begun to order, by authority."""
-    begins = enrollment.c.lease_until.is_not(None)  # is counted by whoever counts what is under way
-    return _numbers(
-        connection,
-        sa.and_(enrollment.c.state == State.PLANNED.value, enrollment.c.next_attempt_at <= soon, ~begins),
-    )
-
-
-def _numbers(connection: sa.Connection, wanted: Any) -> dict[str, int]:
-    rows = connection.execute(
-        sa.select(enrollment.c.authority, sa.func.count().label("number"))
-        .where(wanted)
-        .group_by(enrollment.c.authority)
-    )
-    return {row.authority: row.number for row in rows}
+def planned(connection: sa.Connection, authority: str, soon: datetime) -> int:
+    """How many of the authority's enrollments are due until ``soon`` and have not begun to order."""
+    return int(connection.execute(_PLANNED, {"authority": authority, "soon": soon}).scalar_one())

@@ -123,7 +123,7 @@ class BulkFeeder:
         """How many more may be opened: those that are planned already come first."""
         now = self._clock()
         places = self._places(connection, now).get(name, 0)
-        return places - plan_facts.planned(connection, now + EVERY).get(name, 0)
+        return places - plan_facts.planned(connection, name, now + EVERY)
 
     def _feed_authority(self, config: Config, run: BulkRun, name: str) -> int:
         opened = 0

@@ -54,7 +54,7 @@ def test_the_conformance_table_names_files_that_exist() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("script", ["bootstrap", "bench", "check", "demo", "format", "test"])
+@pytest.mark.parametrize("script", ["bootstrap", "bench", "check", "demo", "format", "test", "years"])
 def test_the_scripts_are_portable_shell(script: str) -> None:
     path = ROOT / "script" / script
     assert path.read_text().startswith("#!/bin/sh\n")

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a run of years looks at between two steps of its clock: what is under way, and what is due next."""
+
+import sqlite3
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+EPOCH = datetime.fromtimestamp(0, UTC)
+MICROSECOND = timedelta(microseconds=1)
+_OPEN = "('planned', 'ordering', 'awaiting-mail', 'replying', 'replied', 'validating', 'finalizing', 'issued')"
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """`starting` have no order at the authority yet, `moving` have one, and none of them waits for time to pass.
+
+    `state` differs whenever something has moved; `oldest` is when the first of the moving ones began.
+    """
+
+    starting: int
+    moving: int
+    oldest: datetime | None
+    state: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Totals so far."""
+
+    orders: int
+    certificates: int
+    open: int
+
+
+class StoreWatch:
+    """Reads the worker's SQLite file by a connection of its own; for one thread."""
+
+    def __init__(self, store: Path) -> None:
+        self._connection = sqlite3.connect(f"file:{store}?mode=ro", uri=True, isolation_level=None)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def motion(self, now: datetime) -> Motion:
+        """What the worker has in its hands. Who waits for a mail or for Postfix waits for no clock."""
+        rows = self._connection.execute(
+            "SELECT id, version, order_url IS NULL, began_ordering_at FROM enrollment"  # noqa: S608 -- a constant
+            f" WHERE state IN {_OPEN} AND (next_attempt_at <= ? OR state IN ('awaiting-mail', 'replying'))",
+            ((now - EPOCH) // MICROSECOND,),
+        ).fetchall()
+        began = [row[3] for row in rows if not row[2]]
+        oldest = EPOCH + min(began) * MICROSECOND if began else None
+        return Motion(len(rows) - len(began), len(began), oldest, tuple((row[0], row[1]) for row in rows))
+
+    def next_due(self) -> datetime | None:
+        """The next renewal or the next attempt of what is open, as planned now."""
+        (found,) = self._connection.execute(
+            "SELECT min(at) FROM (SELECT min(due_at) AS at FROM renewal WHERE opened_at IS NULL"  # noqa: S608 -- a constant
+            f" UNION ALL SELECT min(next_attempt_at) FROM enrollment WHERE state IN {_OPEN}"
+            " UNION ALL SELECT min(next_attempt_at) FROM revocation)"
+        ).fetchone()
+        return None if found is None else EPOCH + found * MICROSECOND
+
+    def progress(self) -> Progress:
+        """Totals, for whoever watches the run."""
+        orders, open_ones = self._connection.execute(
+            f"SELECT count(began_ordering_at), total(state IN {_OPEN}) FROM enrollment"  # noqa: S608 -- a constant
+        ).fetchone()
+        (certificates,) = self._connection.execute("SELECT count(*) FROM certificate").fetchone()
+        return Progress(orders, certificates, int(open_ones))
+
+    def members(self) -> int:
+        """Mailboxes that a source has brought and that have not left."""
+        return int(self._connection.execute("SELECT count(*) FROM mailbox WHERE left_at IS NULL").fetchone()[0])
+
+    def bulk_is_open(self) -> bool:
+        """Whether a bulk run has not come to its end."""
+        (number,) = self._connection.execute("SELECT count(*) FROM bulk_run WHERE state <> 'done'").fetchone()
+        return bool(number)
+
+    def holds(self) -> list[str]:
+        """What a guard has stopped."""
+        return [f"{name}: {reason}" for name, reason in self._connection.execute("SELECT name, reason FROM hold")]

@@ -10,12 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 
-import sqlalchemy as sa
-
 from acme_milter.acme.problem import AcmeError, RateLimited
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.backoff import step_delay
-from acme_milter.enrollment.model import BACKGROUND_CAUSES, Enrollment, State
+from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import Deferred, ImpossibleTransition, advance
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.keys.client import KeydUnavailable
@@ -25,9 +23,10 @@ from acme_milter.store import audit, enrollments, outbox, pauses, queue
 from acme_milter.store.database import Database, in_words
 from acme_milter.worker.authorities import AuthorityUnusable
 from acme_milter.worker.order_driver import OrderDriver
-from acme_milter.worker.pacer import Pacer, Room
+from acme_milter.worker.pacer import Pacer
 from acme_milter.worker.responder import Responder
 from acme_milter.worker.step import Step
+from acme_milter.worker.turns import Turns
 
 LEASE = timedelta(minutes=5)
 RENEW_LEASE = timedelta(minutes=1)
@@ -72,6 +71,7 @@ class Scheduler:
         self._driver = driver
         self._responder = responder
         self._pacer = pacer
+        self._turns = Turns(config, pacer)
         self._clock = clock
         self.order_became_known: Callable[[], None] = _nobody_waits
         self.enrollment_ended: Callable[[], None] = _nobody_waits
@@ -84,7 +84,6 @@ class Scheduler:
         self._stopping = threading.Event()
         self._paused_until: dict[str, datetime] = {}
         self._pausing = threading.Lock()
-        self._adopted_for: frozenset[str] | None = None  # the authorities for which nothing was left behind
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
@@ -138,53 +137,13 @@ class Scheduler:
             resting = crowded | {authority for authority in list(self._paused_until) if self._rests(authority)}
             replies = outbox.due(connection, now=now, limit=4 * REPLY_THREADS)
             steps = queue.steps(connection, now=now, limit=free, resting=resting)
-            begin = self._to_begin(connection, now, free, resting)
+            begin = self._turns.to_begin(connection, now, free, resting)
         for entry_id in replies:
             self.reply_is_due(entry_id)
         for enrollment_id, authority in [*steps, *begin]:
             occupied[authority] += 1
             if occupied[authority] <= share:
                 self._submit(self._steps, enrollment_id, self._advance_one, authority)
-
-    def _to_begin(
-        self, connection: sa.Connection, now: datetime, limit: int, resting: set[str]
-    ) -> list[tuple[str, str]]:
-        """(id, authority) of planned enrollments for which there is room, by authority in the order of the queue."""
-        chosen: list[tuple[str, str]] = []
-        for authority, room in self._pacer.rooms(connection, now).items():
-            if authority in resting:
-                continue
-            chosen += [(one, authority) for one in self._first_in_queue(connection, authority, room, now, limit)]
-        return chosen + self._orphans(connection, now, limit)
-
-    def _orphans(self, connection: sa.Connection, now: datetime, limit: int) -> list[tuple[str, str]]:
-        """Of authorities that are not configured any more. Their first step says so, and ends them.
-
-        Nobody opens such an enrollment, so one look after a change of the configuration is enough.
-        """
-        configured = frozenset(self._config().authorities)
-        if configured == self._adopted_for:
-            return []
-        found = queue.orphans(connection, configured, now, limit)
-        if not found:
-            self._adopted_for = configured
-        return found
-
-    def _first_in_queue(
-        self, connection: sa.Connection, authority: str, room: Room, now: datetime, limit: int
-    ) -> list[str]:
-        places = min(room.places, limit)
-        if places <= 0:
-            return []
-        background = max(room.background, 0)
-        chosen: list[str] = []
-        for waiting in queue.waiting(connection, authority, now=now, limit=places):
-            if waiting.cause in BACKGROUND_CAUSES:
-                if background <= 0:
-                    continue
-                background -= 1
-            chosen.append(waiting.id)
-        return chosen[:places]
 
     def _remember_pauses(self, now: datetime) -> None:
         """Other hosts write them too. A person's pause keeps new orders from beginning, and nothing else."""

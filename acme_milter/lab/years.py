@@ -30,7 +30,7 @@ OUTAGE = 3 * DAY
 BROKEN = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
     """How large a run is. The outage begins after `outage_at` of its length, the replacement after `replace_at`."""
 
@@ -124,6 +124,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="script/years", description="Years of an organization in minutes.")
     parser.add_argument("--mailboxes", type=int, default=2000, help="on the first day (default: 2000)")
     parser.add_argument("--days", type=int, default=1826, help="of virtual time (default: 1826, five years)")
+    parser.add_argument("--monthly", type=float, default=2, help="percent that join, and leave, a month (default: 2)")
     parser.add_argument("--seed", type=int, default=1, help="of who comes and goes, and when (default: 1)")
     parser.add_argument("--lifetime", type=int, default=180, help="days that a certificate is valid (default: 180)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this new directory, and leave it")
@@ -139,7 +140,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _arguments(argv)
     if arguments.judge is not None:
         return _judge(arguments.judge)
-    size = Size(arguments.mailboxes, arguments.days * DAY, arguments.seed, arguments.lifetime * DAY)
+    size = Size(
+        mailboxes=arguments.mailboxes,
+        length=arguments.days * DAY,
+        seed=arguments.seed,
+        lifetime=arguments.lifetime * DAY,
+        monthly=arguments.monthly / 100,
+    )
     scratch = arguments.keep or Path(tempfile.mkdtemp(prefix="years-"))
     try:
         return _run(scratch, size)

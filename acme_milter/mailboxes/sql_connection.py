@@ -176,9 +176,10 @@ def _too_slow(url: sa.URL, limit: float) -> str:
 def _code(error: sa.exc.DBAPIError) -> object:
     """PostgreSQL's SQLSTATE or MySQL's number; None where the server itself did not speak, and for SQLite."""
     said = error.orig
+    number = said.args[0] if said is not None and said.args else None
+    if isinstance(number, int):
+        return None if number in {2003, 2006, 2013} else number
     state: object = getattr(said, "sqlstate", None)
-    if state is None and said is not None and said.args and isinstance(said.args[0], int):
-        return None if said.args[0] in {2003, 2006, 2013} else said.args[0]
     return state
 
 

@@ -3,6 +3,7 @@
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from acme_milter.enrollment.model import Cause, State
+from acme_milter.enrollment.renewal import day_of
 from acme_milter.store.database import Database
-from acme_milter.store.schema import certificate, enrollment, mailbox, mailbox_key
+from acme_milter.store.schema import certificate, enrollment, mailbox, mailbox_key, renewal, renewal_day
 
 ROWS = 1000
 """Mailboxes written in one transaction."""
@@ -32,7 +34,8 @@ def fill(
     authority: str = "ca",
 ) -> None:
     """Write ``mailboxes`` rows of ``source``, user0 of the first domain, user1 of the second and so on, and an active
-    certificate for the first ``certificates`` of them (default: all), issued over the year before ``now``.
+    certificate for the first ``certificates`` of them (default: all), issued over the year before ``now``. Their
+    renewals are planned level over the coming year, and none is due yet.
     """
     issued = mailboxes if certificates is None else certificates
     for start in range(0, mailboxes, ROWS):
@@ -42,8 +45,10 @@ def fill(
             made = [
                 _issued(number, mailboxes, now, domains, source, authority) for number in numbers if number < issued
             ]
-            for table in (mailbox_key, enrollment, certificate):
+            for table in (mailbox_key, enrollment, certificate, renewal):
                 _insert(connection, table, (rows[table.name] for rows in made))
+            for day, planned in Counter(rows["renewal"]["day"] for rows in made).items():
+                _count(connection, authority, day, planned)
 
 
 def address_of(number: int, domains: Sequence[str]) -> str:
@@ -55,6 +60,13 @@ def _insert(connection: sa.Connection, table: sa.Table, rows: Iterator[Mapping[s
     values = [dict(row) for row in rows]
     if values:
         connection.execute(table.insert(), values)
+
+
+def _count(connection: sa.Connection, authority: str, day: int, planned: int) -> None:
+    this = (renewal_day.c.authority == authority, renewal_day.c.day == day)
+    changed = connection.execute(renewal_day.update().where(*this).values(planned=renewal_day.c.planned + planned))
+    if changed.rowcount == 0:
+        connection.execute(renewal_day.insert().values(authority=authority, day=day, planned=planned))
 
 
 def _mailbox(number: int, now: datetime, domains: Sequence[str], source: str) -> dict[str, Any]:
@@ -124,5 +136,13 @@ def _issued(
             "not_after": began + LIFETIME,
             "chain_pem": CHAIN,
             "stored_at": done,
+        },
+        "renewal": {
+            "certificate_id": ids["cert"],
+            "authority": authority,
+            "address": address,
+            "due_at": began + LIFETIME,
+            "day": day_of(began + LIFETIME),
+            "urgent_at": began + LIFETIME,
         },
     }

@@ -9,6 +9,7 @@ both kinds of directory; it evaluates Active Directory's bitwise matching rule a
 import ipaddress
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -119,6 +120,12 @@ class SlapdLab:
             raise ProcessFault("slapd was not started")
         return self._server
 
+    def freeze(self) -> None:
+        """Stop it in the middle of whatever it does, with all connections kept; returns when nothing of it moves."""
+        self.process.signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        wait_until(lambda: all(_is_stopped(task) for task in tasks.iterdir()), "slapd to freeze")
+
     def stop(self) -> None:
         """End it; what is in it stays."""
         if self._server is not None:
@@ -180,6 +187,11 @@ class SlapdLab:
         done = subprocess.run(argv, input=ldif, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ProcessFault(f"{argv[0]} ended with {done.returncode}: {done.stderr}")
+
+
+def _is_stopped(task: Path) -> bool:
+    # The name before the last parenthesis may hold anything; the state follows it.
+    return (task / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "T"
 
 
 def _make_certificate(directory: Path) -> None:

@@ -3,7 +3,6 @@
 
 import base64
 import re
-import signal
 import sys
 import traceback
 import uuid
@@ -207,7 +206,7 @@ FAULTS: Mapping[str, tuple[Mapping[str, object], str]] = {
     "no name for a base": ({"base": "people"}, "no distinguished name"),
     "no filter": ({"filter": "(mail=*)(uid=*)"}, "is no LDAP filter"),
     "a limit on the size": ({"dn": SHORT}, "cuts its answer off"),
-    "no time": ({"timeout": "1ms"}, r"no complete answer within 0\.001 s"),
+    "no time": ({"timeout": "1ms"}, r"no complete answer within 0\.001 s|timed out"),
 }
 
 
@@ -234,17 +233,21 @@ def fragile(tmp_path: Path) -> Iterator[SlapdLab]:
         yield server
 
 
-@pytest.mark.parametrize(("blow", "reason"), [(signal.SIGKILL, "connection was lost"), (signal.SIGSTOP, "no complete")])
-def test_a_directory_that_goes_away_half_way_is_a_fault(fragile: SlapdLab, blow: signal.Signals, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("blow", "reason"), [(SlapdLab.stop, "connection was lost"), (SlapdLab.freeze, "no complete answer")]
+)
+def test_a_directory_that_goes_away_half_way_is_a_fault(
+    fragile: SlapdLab, blow: Callable[[SlapdLab], None], reason: str
+) -> None:
     taken: list[str | None] = []
 
     def take(dn: str | None, _attributes: object) -> None:
         if not taken:
-            fragile.process.signal(blow)
+            blow(fragile)
         taken.append(dn)
 
     asked = Search(
-        uri=fragile.uri, base=PEOPLE, scope="sub", filter="(mail=*)", attributes=["mail"], page_size=10, timeout=0.8
+        uri=fragile.uri, base=PEOPLE, scope="sub", filter="(mail=*)", attributes=["mail"], page_size=10, timeout=2
     )
     with pytest.raises(SearchFault, match=reason):
         search(asked, take)
@@ -261,7 +264,7 @@ def test_a_search_that_dies_before_its_end_is_a_fault(
 
 @pytest.mark.parametrize("way", ["ldap", "ldaps", "starttls"])
 def test_a_directory_that_says_nothing_is_a_fault(fragile: SlapdLab, fault: Callable[..., str], way: str) -> None:
-    fragile.process.signal(signal.SIGSTOP)
+    fragile.freeze()
     uri = fragile.tls_uri if way == "ldaps" else fragile.uri
     text = fault(uri=uri, starttls=way == "starttls", ca_bundle=str(fragile.ca_bundle), timeout="500ms")
     assert re.search("no complete answer|cannot be reached|no encrypted connection", text), text

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from acme_milter.enrollment.model import Cause, Enrollment, State
 from acme_milter.enrollment.renewal import day_of
-from acme_milter.store import certificates, enrollments, mailbox_keys, renewals, revocations
+from acme_milter.store import bulk_runs, certificates, enrollments, mailbox_keys, renewals, revocations
+from acme_milter.store.bulk_runs import BulkRun, Kind, RunState
 from acme_milter.store.renewals import Renewal
 from acme_milter.worker.renewer import Renewer
 from tests.worker.conftest import MakeOrderBench
@@ -30,6 +31,7 @@ def renew(bench: OrderBench, old: Enrollment, **changes: str) -> Enrollment:
             authority=old.authority,
             cause=Cause.RENEWAL,
             replaces_id=old.certificate_id,
+            bulk_run_id=changes.get("bulk_run_id"),
             now=bench.clock(),
         )
 
@@ -115,6 +117,22 @@ def test_a_compromised_key_is_not_reused(make_orders: MakeOrderBench) -> None:
         assert first.certificate_id is not None
         revocations.ask(connection, certificates.get(connection, first.certificate_id), 1, bench.clock(), by="test")
     assert bench.step(renew(bench, first)).key_id != first.key_id
+
+
+@pytest.mark.parametrize(("reason", "same"), [(1, False), (4, True), (None, True)])
+def test_a_bulk_run_that_revokes_for_a_compromised_key_reuses_none(
+    make_orders: MakeOrderBench, reason: int | None, same: bool
+) -> None:
+    """The run revokes when the successor is there, so no revocation tells of the key yet (RFC 5280 §5.3.1)."""
+    bench = make_orders(renewal={"key": "reuse"})
+    first = certified(bench)
+    run = BulkRun(
+        id="run", kind=Kind.REPLACE, state=RunState.RUNNING, description="", created_at=bench.clock(),
+        counted_from=bench.clock(), stopped={}, revoke_reason=reason,
+    )  # fmt: skip
+    with bench.database.write() as connection:
+        bulk_runs.insert(connection, run)
+    assert (bench.step(renew(bench, first, bulk_run_id="run")).key_id == first.key_id) is same
 
 
 def test_a_renewal_that_a_worker_died_in_loses_nothing(make_orders: MakeOrderBench) -> None:

@@ -12,9 +12,11 @@ from datetime import datetime, timedelta
 
 from acme_milter.config.policy import SafetyPolicy
 from acme_milter.mailboxes.entry import Entry
+from acme_milter.mailboxes.left_out import left_out
 from acme_milter.mailboxes.record import CameAs
 from acme_milter.mailboxes.source import Reading
 from acme_milter.store.mailboxes import StoredMailbox
+from acme_milter.store.source_runs import LeftOut
 
 A_FEW = 3
 """Mailboxes that may go at once however small the share, unless they are more than half of the source."""
@@ -47,7 +49,8 @@ class Stop:
 class Difference:
     """Rows as they are to be stored. ``joined`` are new, ``rejoined`` had left, ``returned`` were missing, ``changed``
     have another name, group or source, ``let_through`` had been waiting. ``moved`` belong to another person now:
-    (before, after). ``respelled`` is (known spelling, the source's). ``number`` is of wanted mailboxes.
+    (before, after). ``respelled`` is (known spelling, the source's). ``number`` is of wanted mailboxes. ``left_out``
+    counts what is ``excluded`` or ``rejected`` and has no row.
     """
 
     source: str
@@ -63,6 +66,7 @@ class Difference:
     respelled: tuple[tuple[str, str], ...] = ()
     excluded: tuple[tuple[str, str], ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
     stops: tuple[Stop, ...] = ()
 
     def without(self, held: Collection[str]) -> "Difference":
@@ -160,6 +164,7 @@ def difference(
         respelled=tuple(changes.respelled),
         excluded=tuple(excluded),
         rejected=reading.rejected,
+        left_out=left_out(source, excluded, reading.rejected, known),
         stops=tuple(stops),
     )
 

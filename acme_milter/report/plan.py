@@ -2,7 +2,7 @@
 """A bulk plan: which mailboxes are to get a certificate, which are not and why, what it will take. Orders nothing."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -12,13 +12,12 @@ from acme_milter.config.member import Member
 from acme_milter.config.schema import Config, Policy
 from acme_milter.config.sources import LIST
 from acme_milter.mailboxes.record import is_wanted, member_of
+from acme_milter.report.left_out import Excluded, Reasons
 from acme_milter.report.pace import SAMPLE, Estimate, Pace, estimate, pace_of
-from acme_milter.store import budgets, mailboxes, plan_facts
+from acme_milter.store import budgets, mailboxes, plan_facts, source_runs
 from acme_milter.store.bulk_runs import Kind
 from acme_milter.store.plan_facts import Held
-
-EXAMPLES = 10
-"""Mailboxes that are named for each reason why some are left out."""
+from acme_milter.store.source_runs import LeftOut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +57,6 @@ class PlanItem:
         return self.address.rpartition("@")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Excluded:
-    """Mailboxes (or serials) that were asked for and are left out for one reason; ``examples`` are the first few."""
-
-    reason: str
-    number: int
-    examples: tuple[str, ...]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorityShare:
     """What an authority is to do; ``orders_last_hour`` is what of its budget is used already."""
@@ -103,22 +93,6 @@ class Plan:
         return max((share.estimate.takes for share in self.authorities), default=timedelta(0))
 
 
-@dataclass
-class _Reasons:
-    found: dict[str, list[str]] = field(default_factory=dict)
-    numbers: Counter[str] = field(default_factory=Counter)
-
-    def add(self, reason: str, name: str) -> None:
-        self.numbers[reason] += 1
-        examples = self.found.setdefault(reason, [])
-        if len(examples) < EXAMPLES:
-            examples.append(name)
-
-    def sorted(self) -> tuple[Excluded, ...]:
-        order = sorted(self.numbers.items(), key=lambda each: (-each[1], each[0]))
-        return tuple(Excluded(reason, number, tuple(sorted(self.found[reason]))) for reason, number in order)
-
-
 def make_plan(
     connection: sa.Connection,
     config: Config,
@@ -135,6 +109,9 @@ def make_plan(
     maker = _Maker(connection, config, now, selection)
     for member, obstacle in every_mailbox(connection, config):
         maker.consider(member, obstacle)
+    for run in source_runs.all_runs(connection).values():
+        if run.source in config.sources:
+            maker.add_left_out(run.excluded)
     maker.name_what_was_not_found()
     items = sorted(maker.items, key=lambda item: (item.domain, item.address))
     return Plan(
@@ -195,7 +172,7 @@ class _Maker:
         self._seen: set[str] = set()
         self._serials: set[str] = set()
         self.items: list[PlanItem] = []
-        self.reasons = _Reasons()
+        self.reasons = Reasons()
         self._open = plan_facts.open_orders(connection)
         self._held: dict[str, list[Held]] = {}
         self._has: Mapping[str, frozenset[str]] = {}
@@ -240,10 +217,23 @@ class _Maker:
             else PlanItem(address, authority, member.principal, replaced.certificate_id, replaced.serial)
         )
 
+    def add_left_out(self, left_out: Iterable[LeftOut]) -> None:
+        """What a source lists and nobody manages: it has no row, and without a name nobody would hear of it."""
+        wanted = self._wanted
+        if wanted.looks_at_certificates or wanted.addresses is not None:
+            return
+        for one in left_out:
+            policy = self._config.policies.get(one.domain)
+            if wanted.domains and one.domain not in wanted.domains:
+                continue
+            if wanted.authority is None or (policy is not None and policy.authorities[0] == wanted.authority):
+                self.reasons.add_many(one.reason, one.number, one.examples)
+
     def name_what_was_not_found(self) -> None:
         """What was asked for by name and is nowhere."""
         for address in sorted((self._wanted.addresses or frozenset()) - self._seen):
-            self.reasons.add("is not a managed mailbox", address)
+            reason = _exclusion_by_name(self._config, address)
+            self.reasons.add(f"is not a managed mailbox{f': it {reason}' if reason else ''}", address)
         for serial in sorted((self._wanted.serials or frozenset()) - self._serials):
             self.reasons.add("no active certificate has this serial", serial)
         for address, held in self._held.items():
@@ -281,3 +271,11 @@ class _Maker:
         """Of the certificates that are meant, the mailbox's own that lasts longest."""
         found = self._held.pop(member.address, [])
         return max(found, key=lambda held: (held.principal == member.principal, held.not_after), default=None)
+
+
+def _exclusion_by_name(config: Config, address: str) -> str | None:
+    """Why a source's mailbox with this address would not be wanted, whoever it belongs to."""
+    domain = config.domains.get(address.rpartition("@")[2])
+    if domain is None or not domain.source:
+        return None
+    return config.exclusion_of(address, domain.source[0], frozenset())

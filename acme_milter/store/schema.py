@@ -113,6 +113,7 @@ enrollment = sa.Table(
     _text("successor_id", nullable=True),
     _reference("key_id", "mailbox_key.id", nullable=True),
     _instant("began_ordering_at", nullable=True),
+    _instant("counted_at", nullable=True),  # days later than that, where an outage lay between the two
     _text("order_url", nullable=True),
     _instant("order_expires_at", nullable=True),
     _text("authorization_url", nullable=True),
@@ -150,6 +151,7 @@ sa.Index("ix_enrollment_address", enrollment.c.address)
 # What an authority's budgets are counted from: enrollments opened, orders begun, and orders that ended.
 sa.Index("ix_enrollment_authority_opened", enrollment.c.authority, enrollment.c.cause, enrollment.c.opened_at)
 sa.Index("ix_enrollment_authority_began", enrollment.c.authority, enrollment.c.began_ordering_at, enrollment.c.cause)
+sa.Index("ix_enrollment_authority_counted", enrollment.c.authority, enrollment.c.counted_at, enrollment.c.cause)
 sa.Index("ix_enrollment_authority_state_since", enrollment.c.authority, enrollment.c.state, enrollment.c.state_since)
 # Who has a certificate, and until when: answered from the index alone (`state` is in it because SQLite wants it so).
 _active = sa.text("state = 'active'")
@@ -291,6 +293,7 @@ source_run = sa.Table(
     _integer("number"),  # of mailboxes, at the last success
     _text("error", nullable=True),
     _instant("changed_at", nullable=True),  # of a mailbox, by this source: other hosts then look what is new
+    _text("excluded"),  # JSON: what it lists and nobody manages, by domain and reason, at the last success
     sqlite_strict=True,
 )
 

@@ -214,7 +214,14 @@ class MailboxKeeping:
         write_difference(self._database, applied, self._clock.now())
         with self._database.write() as connection:
             changed = bool(applied.rows or applied.respelled)
-            source_runs.succeeded(connection, name, self._clock.now(), applied.number, changed=changed)
+            source_runs.succeeded(
+                connection,
+                name,
+                self._clock.now(),
+                applied.number,
+                changed=changed,
+                excluded=applied.left_out,
+            )
         if changed:
             self._publish()
         if applied.left or applied.moved:

@@ -140,7 +140,7 @@ def test_built_in_patterns_are_shown_when_they_keep_a_mailbox_out(database: Data
 
 
 def test_given_addresses_that_cannot_be_ordered_are_named(database: Database, tmp_path: Path) -> None:
-    given = frozenset({"user8@org.example", "user0@org.example", "nobody@org.example"})
+    given = frozenset({"user8@org.example", "user0@org.example", "stranger@org.example"})
     plan = planned(database, configured(tmp_path), Selection(addresses=given))
     assert names(plan) == ["user8"]
     assert reasons(plan) == {

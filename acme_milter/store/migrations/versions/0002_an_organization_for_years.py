@@ -26,10 +26,12 @@ def _people() -> None:
     op.add_column("enrollment", sa.Column("replaces_id", sa.Text(), nullable=True))
     op.add_column("enrollment", sa.Column("bulk_run_id", sa.Text(), nullable=True))
     op.add_column("certificate", sa.Column("principal", sa.Text(), nullable=False, server_default=""))
-    op.execute("UPDATE enrollment SET principal = address")
+    op.add_column("enrollment", sa.Column("counted_at", INSTANT, nullable=True))
+    op.execute("UPDATE enrollment SET principal = address, counted_at = began_ordering_at")
     op.execute("UPDATE certificate SET principal = address")
     op.create_index("ix_enrollment_authority_opened", "enrollment", ["authority", "cause", "opened_at"])
     op.create_index("ix_enrollment_authority_began", "enrollment", ["authority", "began_ordering_at", "cause"])
+    op.create_index("ix_enrollment_authority_counted", "enrollment", ["authority", "counted_at", "cause"])
     op.create_index("ix_enrollment_authority_state_since", "enrollment", ["authority", "state", "state_since"])
     op.create_index("ix_certificate_authority_not_after", "certificate", ["authority", "not_after"])
     op.create_index("ix_certificate_serial", "certificate", ["serial"])
@@ -97,6 +99,7 @@ def _mailboxes() -> None:
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),
         sa.Column("changed_at", INSTANT, nullable=True),
+        sa.Column("excluded", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("source", name=op.f("pk_source_run")),
         sqlite_strict=True,
     )

@@ -133,8 +133,13 @@ class Issuance:
 
 
 def _supersede(connection: sa.Connection, enrollment: Enrollment, now: datetime) -> None:
-    """The mailbox's older certificates of this authority, and the one that was to be replaced, are not renewed."""
+    """The mailbox's older certificates of this authority, and the one that was to be replaced, are not renewed.
+
+    Another person's are left to `Leaving`: superseded, they would look dealt with, and not be revoked by policy.
+    """
     for other in enrollments.of_mailbox(connection, enrollment.address):
+        if other.principal != enrollment.principal:
+            continue
         replaced = enrollment.replaces_id is not None and other.certificate_id == enrollment.replaces_id
         same = other.authority == enrollment.authority or replaced
         if other.state is State.ACTIVE and same and other.id != enrollment.id:

@@ -11,7 +11,7 @@ import pytest
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.lab.processes import wait_until
 from acme_milter.mailboxes.record import CameAs
-from acme_milter.store import certificates, mailboxes, revocations
+from acme_milter.store import certificates, enrollments, mailboxes, revocations
 from acme_milter.store.mailboxes import StoredMailbox
 from acme_milter.worker.leaving import Leaving
 from tests.worker.conftest import MakeOrderBench
@@ -149,3 +149,19 @@ def test_everything_of_a_leaver_that_still_lasts_is_revoked(make: Any) -> None:
     it.leave()
     it.leaving.end_what_is_over()
     assert {certificate for certificate, _ in it.asked()} == {first.certificate_id, second.certificate_id}
+
+
+def test_a_new_person_s_certificate_does_not_hide_the_old_one_from_revocation(make: Any) -> None:
+    """An order that was under way is fetched for the old person; the new one's may be there before anybody looks."""
+    it: Departure = make()
+    first = it.active()
+    it.hand_over()
+    bench = it.bench
+    with bench.database.write() as connection:
+        opened = enrollments.open_new(
+            connection, address=it.row.address, principal="list#other", authority="ca", now=bench.clock()
+        )
+    second = bench.step_until(bench.answer_mail(bench.step_until(opened, State.AWAITING_MAIL)), State.ACTIVE)
+    assert it.leaving.end_what_is_over() == 1
+    assert [bench.get(one.id).state for one in (first, second)] == [State.SUPERSEDED, State.ACTIVE]
+    assert it.asked() == [(first.certificate_id, 5)]

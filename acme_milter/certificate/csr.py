@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from acme_milter.certificate.subject_name import InvalidAddress, subject_alternative_name
+from acme_milter.certificate.subject_name import InvalidAddress, names_address, subject_alternative_name
 
 MailboxPrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -53,6 +53,12 @@ def csr_public_key_spki(csr_der: bytes) -> bytes:
         return spki_of(request.public_key())
     except UnsupportedAlgorithm as error:
         raise ValueError("the request's algorithm is unknown") from error
+
+
+def csr_is_for(csr_der: bytes, address: str) -> bool:
+    """Whether a request names this address and nothing else, spelled as it is here."""
+    names = x509.load_der_x509_csr(csr_der).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [names_address(name, address) for name in names] == [True]
 
 
 def spki_of(key: CertificatePublicKeyTypes) -> bytes:

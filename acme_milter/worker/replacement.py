@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from acme_milter.acme.problem import ErrorType, ServerRefused
 from acme_milter.acme.revocation import RevocationReason
+from acme_milter.certificate.csr import csr_is_for
 from acme_milter.config.schema import Policy
 from acme_milter.enrollment.model import Enrollment
 from acme_milter.store import bulk_runs, certificates, mailbox_keys
@@ -53,6 +54,8 @@ def key_to_reuse(database: Database, enrollment: Enrollment, policy: Policy) -> 
             return None
         key = mailbox_keys.get(connection, stored.key_id)
         fits = key.principal == enrollment.principal and key.algorithm == policy.certificate.key
+        # The certificate's row follows when the mailbox is spelled anew; the request is signed and does not.
+        fits = fits and csr_is_for(key.csr, enrollment.address)
         compromised = _is_compromised(connection, stored) or _is_replaced_as_compromised(connection, enrollment)
         return key.id if fits and not compromised else None
 

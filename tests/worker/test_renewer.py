@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from acme_milter.enrollment.model import Cause, Enrollment, State
 from acme_milter.enrollment.renewal import day_of
-from acme_milter.store import bulk_runs, certificates, enrollments, mailbox_keys, renewals, revocations
+from acme_milter.store import bulk_runs, certificates, enrollments, mailbox_keys, mailboxes, renewals, revocations
 from acme_milter.store.bulk_runs import BulkRun, Kind, RunState
 from acme_milter.store.renewals import Renewal
 from acme_milter.worker.renewer import Renewer
@@ -100,6 +100,18 @@ def test_no_other_person_gets_the_key(make_orders: MakeOrderBench) -> None:
     first = certified(bench)
     second = bench.step(renew(bench, first, principal="ad:somebody-new"))
     assert second.key_id != first.key_id
+
+
+def test_a_key_whose_request_spells_the_mailbox_differently_is_not_reused(make_orders: MakeOrderBench) -> None:
+    """RFC 8555 §7.4: the request must name exactly what was ordered, and the kept one names the old spelling."""
+    bench = make_orders(renewal={"key": "reuse"})
+    first = certified(bench)
+    spelled = first.address.capitalize()
+    with bench.database.write() as connection:
+        mailboxes.respell(connection, first.address, spelled)
+    again = bench.get(first.id)
+    assert again.address == spelled
+    assert bench.step(renew(bench, again)).key_id != first.key_id
 
 
 def test_a_key_of_another_algorithm_is_not_reused(make_orders: MakeOrderBench) -> None:

@@ -5,6 +5,8 @@ A real worker takes real orders, one after the other, on a store that is filled 
 statement and every commit of its database is timed.
 """
 
+import os
+import statistics
 import tempfile
 import threading
 import time
@@ -43,11 +45,13 @@ def _milliseconds(size: int) -> float:
         with _FilledLab(Path(scratch), size) as lab:
             first, *rest = lab.addresses
             lab.enroll(first)  # whatever is done once is done
-            with lab.timed() as spent:
-                for address in rest:
+            costs = []
+            for address in rest:
+                with lab.timed() as spent:
                     (result,) = lab.enroll(address)
-                    assert result["state"] == "active", result
-            return sum(spent) / len(rest) * 1000
+                assert result["state"] == "active", result
+                costs.append(sum(spent) * 1000)
+            return statistics.median(costs)
 
 
 class _FilledLab(Lab):
@@ -81,7 +85,10 @@ class _FilledLab(Lab):
             source="others",
             authority=AUTHORITY,
         )
+        with database.read() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         database.close()
+        os.sync()  # what was filled in is not to be waited for later
         for name in ("keyd", "milter"):
             self.roles = ChildProcess(self.command(name), log=self.run_log, name=name)
             self.roles.start()
@@ -103,7 +110,8 @@ class _FilledLab(Lab):
             began[id(cursor)] = time.perf_counter()
 
         def after(_connection: Any, cursor: Any, *_: Any) -> None:
-            spent.append(time.perf_counter() - began.pop(id(cursor)))
+            if id(cursor) in began:  # else it began before anybody looked
+                spent.append(time.perf_counter() - began.pop(id(cursor)))
 
         commit = engine.dialect.do_commit
         sa.event.listen(engine, "before_cursor_execute", before)

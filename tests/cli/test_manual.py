@@ -20,11 +20,11 @@ def pages() -> dict[str, str]:
 
 
 def shown(page: str, directory: Path) -> str:
-    """As a reader sees it, on one endless line and with plain hyphens; fails on whatever man has to say about it."""
+    """As a reader sees it, on one endless line; fails on whatever man has to say about it."""
     file = directory / "page.8"
     file.write_text(page, encoding="utf-8")
     done = subprocess.run(
-        ["man", "--warnings=all", "--encoding=ascii", "--local-file", str(file)],
+        ["man", "--warnings=all", "--encoding=UTF-8", "--local-file", str(file)],
         env={"MANWIDTH": "400", "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
         capture_output=True,
         text=True,

@@ -81,6 +81,8 @@ class Enrollment:
     successor_id: str | None = None
     key_id: str | None = None
     began_ordering_at: datetime | None = None
+    counted_at: datetime | None = None
+    """When its order counts against the authority's budgets: as begun, asked for again, and placed, the latest."""
     order_url: str | None = None
     order_expires_at: datetime | None = None
     authorization_url: str | None = None

@@ -206,6 +206,8 @@ def advance(enrollment: Enrollment, event: Event, now: datetime) -> Enrollment:
         raise ImpossibleTransition(enrollment.state, event)
     facts = {f.name: getattr(event, f.name) for f in dataclasses.fields(event)}
     facts.setdefault("last_error", None)
+    if isinstance(event, OrderingBegan | OrderPlaced):
+        facts["counted_at"] = now
     if event.ends:
         facts["next_attempt_at"] = None
     elif facts["next_attempt_at"] is None:

@@ -15,7 +15,7 @@ WINDOW = timedelta(hours=1)
 
 _BEGUN = (
     sa.select(table.c.cause, sa.func.count().label("number"))
-    .where(table.c.authority == sa.bindparam("authority"), table.c.began_ordering_at > sa.bindparam("since"))
+    .where(table.c.authority == sa.bindparam("authority"), table.c.counted_at > sa.bindparam("since"))
     .group_by(table.c.cause)
 )
 # Counted here and not there: grouping leads SQLite to another index, through the whole table.
@@ -31,7 +31,10 @@ _MOVING = sa.select(sa.func.count()).where(
 
 
 def begun(connection: sa.Connection, authority: str, now: datetime) -> dict[Cause, int]:
-    """How many enrollments began to order in the last sixty minutes: orders, and challenge mails, one each."""
+    """How many orders were begun, asked for again or placed in the last sixty minutes; a challenge mail goes with each.
+
+    One that was begun in an outage counts once more when it is placed: only then does the authority count it.
+    """
     rows = connection.execute(_BEGUN, {"authority": authority, "since": now - WINDOW})
     return {Cause(row.cause): row.number for row in rows}
 

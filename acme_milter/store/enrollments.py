@@ -199,6 +199,17 @@ def release(connection: sa.Connection, enrollment_id: str, *, owner: str) -> Non
     )
 
 
+def count_again(connection: sa.Connection, enrollment_id: str, at: datetime) -> None:
+    """Its order is asked for once more: from now on it counts from here. Its lease keeps others from it."""
+    connection.execute(table.update().where(table.c.id == enrollment_id).values(counted_at=at))
+
+
+def put_off(connection: sa.Connection, enrollment_id: str, *, owner: str, until: datetime) -> None:
+    """Give a lease back without having done anything, and be asked again at ``until``."""
+    release(connection, enrollment_id, owner=owner)
+    connection.execute(table.update().where(table.c.id == enrollment_id).values(next_attempt_at=until))
+
+
 def release_all(connection: sa.Connection, *, place: str, but: str) -> None:
     """At start: leases of predecessors at this ``place`` are void, all ``but`` our own."""
     connection.execute(

@@ -11,7 +11,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.config.schema import Authority, Config
-from acme_milter.enrollment.model import BACKGROUND_CAUSES, Cause
+from acme_milter.enrollment.model import BACKGROUND_CAUSES, Cause, Enrollment
 from acme_milter.store import budgets, pauses
 from acme_milter.store.pauses import Pause
 
@@ -71,6 +71,32 @@ class Pacer:
         room = self.room(connection, name, now)
         return room.places >= 0 and (cause not in BACKGROUND_CAUSES or room.background >= 0)
 
+    @staticmethod
+    def is_counted(enrollment: Enrollment, now: datetime) -> bool:
+        """Whether its order has a place in the last sixty minutes already."""
+        return enrollment.counted_at is not None and enrollment.counted_at > now - budgets.WINDOW
+
+    def admits_again(self, connection: sa.Connection, enrollment: Enrollment, now: datetime) -> bool:
+        """Whether an order that has come to nothing so far may be asked for once more.
+
+        Within its own hour it has a place. After that it needs one as if it began: when an outage ends, all that were
+        begun in it would otherwise be placed at once.
+        """
+        name = enrollment.authority
+        authority = self._config().authorities.get(name)
+        if authority is None or self.is_counted(enrollment, now):
+            return True
+        budgets.take_turns(connection, name)
+        begun = budgets.begun(connection, name, now)
+        beginning = budgets.beginning(connection, now).get(name, {})
+        used = sum(begun.values()) + sum(beginning.values())
+        hourly = (authority.limits.orders_per_hour, authority.limits.mails_per_hour)
+        if any(limit is not None and used >= limit for limit in hourly):
+            return False
+        return (
+            enrollment.cause not in BACKGROUND_CAUSES or self._background(connection, name, begun, beginning, now) > 0
+        )
+
     def _room(
         self,
         connection: sa.Connection,
@@ -93,7 +119,15 @@ class Pacer:
         if forbidden is not None:
             # What was leased before the pause has not begun, and does not any more.
             why, places = forbidden, -soon if soon else 0
-        background = self._pace(connection, name, now) - sum(
-            begun.get(cause, 0) + beginning.get(cause, 0) for cause in BACKGROUND_CAUSES
-        )
-        return Room(places, min(places, background), why)
+        return Room(places, min(places, self._background(connection, name, begun, beginning, now)), why)
+
+    def _background(
+        self,
+        connection: sa.Connection,
+        name: str,
+        begun: Mapping[Cause, int],
+        beginning: Mapping[Cause, int],
+        now: datetime,
+    ) -> int:
+        used = sum(begun.get(cause, 0) + beginning.get(cause, 0) for cause in BACKGROUND_CAUSES)
+        return self._pace(connection, name, now) - used

@@ -22,13 +22,13 @@ from acme_milter.keys.sealing import SealBroken
 from acme_milter.store import audit, enrollments, outbox, pauses, queue
 from acme_milter.store.database import Database, in_words
 from acme_milter.worker.authorities import AuthorityUnusable
+from acme_milter.worker.claims import LEASE, Claims
 from acme_milter.worker.order_driver import OrderDriver
 from acme_milter.worker.pacer import Pacer
 from acme_milter.worker.responder import Responder
 from acme_milter.worker.step import Step
 from acme_milter.worker.turns import Turns
 
-LEASE = timedelta(minutes=5)
 RENEW_LEASE = timedelta(minutes=1)
 """A claim may be many steps long, and the lease must not end between two of them."""
 
@@ -70,8 +70,8 @@ class Scheduler:
         self._database = database
         self._driver = driver
         self._responder = responder
-        self._pacer = pacer
         self._turns = Turns(config, pacer)
+        self._claims = Claims(owner=owner, database=database, pacer=pacer, clock=clock)
         self._clock = clock
         self.order_became_known: Callable[[], None] = _nobody_waits
         self.enrollment_ended: Callable[[], None] = _nobody_waits
@@ -183,7 +183,7 @@ class Scheduler:
 
     def _advance_one(self, enrollment_id: str) -> None:
         """Claim the enrollment and take its steps for as long as the next one is due at once."""
-        enrollment, leased_at = self._claim(enrollment_id), self._clock()
+        enrollment, leased_at = self._claims.claim(enrollment_id), self._clock()
         # The authority may have begun to rest since this was put into the queue.
         while enrollment is not None and not self._stopping.is_set() and not self._rests(enrollment.authority):
             if self._clock() - leased_at > RENEW_LEASE:
@@ -195,18 +195,6 @@ class Scheduler:
         if enrollment is not None:
             with self._database.write() as connection:
                 enrollments.release(connection, enrollment_id, owner=self._owner)
-
-    def _claim(self, enrollment_id: str) -> Enrollment | None:
-        """Lease it; one that has not begun only where there still is room, which is asked in the same transaction."""
-        now = self._clock()
-        with self._database.write() as connection:
-            enrollment = enrollments.claim(connection, enrollment_id, owner=self._owner, now=now, until=now + LEASE)
-            if enrollment is None or enrollment.state is not State.PLANNED:
-                return enrollment
-            if self._pacer.admits(connection, enrollment.authority, enrollment.cause, now):
-                return enrollment
-            enrollments.release(connection, enrollment_id, owner=self._owner)
-        return None
 
     def _rests(self, authority: str) -> bool:
         until = self._paused_until.get(authority)

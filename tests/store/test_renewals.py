@@ -141,7 +141,7 @@ def test_budgets_count_sixty_minutes_whatever_became_of_an_order(database: Datab
             connection.execute(
                 enrollment_table.update()
                 .where(enrollment_table.c.id == opened.id)
-                .values(state="failed", state_since=NOW - ago * MINUTE, began_ordering_at=NOW - ago * MINUTE)
+                .values(state="failed", state_since=NOW - ago * MINUTE, counted_at=NOW - ago * MINUTE)
             )
     with database.read() as connection:
         assert budgets.begun(connection, "ca", NOW) == {Cause.BULK: 1, Cause.RENEWAL: 1}

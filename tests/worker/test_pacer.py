@@ -181,3 +181,43 @@ def test_what_was_planned_with_an_authority_that_is_gone_ends_and_says_so(make_o
     bench.start_scheduler()
     failed = bench.await_state(left_behind.id, State.FAILED)
     assert "second is not configured any more" in (failed.last_error or "")
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_what_was_begun_in_an_outage_is_placed_at_the_pace_of_every_day(make_orders: MakeOrderBench) -> None:
+    """T32: the authority counts an order when it is placed, however long ago it was begun."""
+    bench = make_orders(mailboxes=6, authority={"limits": {"background_per_hour": 2}})
+    authority = bench.site.authority
+    for one in open_as(bench, Cause.RENEWAL):
+        bench.step(bench.get(one))
+    authority.set_knobs(HTTP_5XX=100, RETRY_AFTER="none")
+    bench.start_scheduler()
+    wait_until(lambda: tried(bench) == 6, "the outage to be noticed")
+    authority.freeze()  # so that nothing is placed before the time has passed
+    bench.clock.advance(minutes=61)
+    authority.thaw()
+    authority.set_knobs(HTTP_5XX=0, MAIL_LOSS=100)
+    for number in (2, 4, 6):
+        wait_until(lambda number=number: placed(bench) == number, "two more")  # type: ignore[misc]
+        bench.clock.advance(minutes=30)
+        wait_until(lambda: put_off(bench) == 6 - placed(bench), "the others to be put off")
+        assert placed(bench) == number
+        bench.clock.advance(minutes=31)
+
+
+def count(bench: OrderBench, *conditions: sa.ColumnElement[bool]) -> int:
+    with bench.database.read() as connection:
+        return int(connection.execute(sa.select(sa.func.count()).where(*conditions)).scalar_one())
+
+
+def placed(bench: OrderBench) -> int:
+    return count(bench, table.c.order_url.is_not(None))
+
+
+def tried(bench: OrderBench) -> int:
+    return count(bench, table.c.attempts > 0)
+
+
+def put_off(bench: OrderBench) -> int:
+    ordering = table.c.state == State.ORDERING.value
+    return count(bench, ordering, table.c.next_attempt_at > bench.clock() + timedelta(minutes=1))

@@ -3,7 +3,7 @@
 
 import sys
 
-from bench import milter_cost, whole_way
+from bench import commands, milter_cost, store_cost, whole_way
 from bench.milter_cost import Measure
 
 ANSWER_TARGET_MS = 150.0
@@ -30,6 +30,10 @@ def main() -> int:
         print(f"    {name:<14}{seconds / bulk.count * 1000:6.1f} ms")
     busy = sum(bulk.cpu.values()) / bulk.seconds
     print(f"    all together, {busy:.2f} processors were busy for {bulk.seconds:.1f} s")
+    print(f"\nAn organization of {commands.MAILBOXES} mailboxes, its worker running:")
+    met += [_show(measure) for measure in commands.measure()]
+    print("\nStatements and commits of the worker's database while it enrolls one mailbox after the other:")
+    met += [_show(measure) for measure in store_cost.measure()]
     return 0 if all(met) else 1
 
 

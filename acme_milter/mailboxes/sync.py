@@ -21,6 +21,9 @@ from acme_milter.store.source_runs import LeftOut
 A_FEW = 3
 """Mailboxes that may go at once however small the share, unless they are more than half of the source."""
 
+WITHIN = timedelta(days=1)
+"""Losses are added up over so long: a source that forgets a tenth each hour is no better than one that is halved."""
+
 SHOWN = 3
 
 
@@ -145,8 +148,9 @@ def difference(
     absent = [row for row in own if row.missing_since is not None and row.folded not in spoken]
     waiting = [row for row in own if row.is_present and row.came_as == CameAs.WAITING and row.folded in listed]
     present = sum(row.is_present for row in own)
+    lately = _lost_since(now - WITHIN, [row for row in known.values() if row.source == source], listed)
     stops = [
-        *_loss_guard(source, present, gone, changes.moved, rules, empty=not listed),
+        *_loss_guard(source, present, gone, changes.moved, lately, rules, empty=not listed),
         *_growth_guard(source, [*changes.joined, *changes.rejoined], waiting, rules.safety, first=first),
     ]
     let_through = [dataclasses.replace(changes.changed.pop(row.folded, row), came_as=CameAs.JOINER) for row in waiting]
@@ -189,7 +193,8 @@ def _compare(
         changes.rejoined.append(_new_row(source, entry, principal, CameAs.JOINER, now))
         return
     if not takes_over and None not in {row.person_id, entry.id} and row.person_id != entry.id:
-        changes.moved.append((row, _new_row(source, entry, entry.principal(source), CameAs.JOINER, now)))
+        after = _new_row(source, entry, entry.principal(source), CameAs.JOINER, now)
+        changes.moved.append((row, dataclasses.replace(after, handed_over_at=now)))
         return
     # Nobody can tell whether another source means the same person, so it does; and one who is known from now on is
     # taken for the one who was there all the time. The principal stays: keys are sealed for it.
@@ -246,11 +251,22 @@ def allowed_losses(known: int, share: float) -> int:
     return 0 if share == 0 else max(int(known * share), min(A_FEW, known // 2))
 
 
+def _lost_since(
+    moment: datetime, own: list[StoredMailbox], listed: Collection[str]
+) -> tuple[list[StoredMailbox], set[str]]:
+    """What went in earlier readings since the moment: who is not there any more, and addresses that changed hands."""
+    gone = [
+        row for row in own if row.missing_since is not None and row.missing_since > moment and row.folded not in listed
+    ]
+    return gone, {row.folded for row in own if row.handed_over_at is not None and row.handed_over_at > moment}
+
+
 def _loss_guard(
     source: str,
     present: int,
     gone: list[StoredMailbox],
     moved: list[tuple[StoredMailbox, StoredMailbox]],
+    lately: tuple[list[StoredMailbox], set[str]],
     rules: Rules,
     *,
     empty: bool,
@@ -269,8 +285,14 @@ def _loss_guard(
         return [
             Stop(change_hold(source), f"{said}: {unconfigured} because the configuration does not name them now", size)
         ]
-    allowed = allowed_losses(present, rules.safety.max_source_change)
-    if size > allowed:
+    gone_before, handed_over = lately
+    twice = [row for row, _ in moved if row.folded in handed_over]
+    if twice:
+        return [Stop(change_hold(source), f"{said}: {len(twice)} of them a second time within a day", size)]
+    before = len(gone_before) + len(handed_over)
+    said += f", {before} more within a day before" if before else ""
+    allowed = allowed_losses(present + len(gone_before), rules.safety.max_source_change)
+    if size + before > allowed:
         return [Stop(change_hold(source), f"{said}: more than {allowed} (safety.max_source_change)", size)]
     if size > rules.safety.max_leavers_per_run:
         most = rules.safety.max_leavers_per_run

@@ -25,7 +25,7 @@ _UNFINISHED = OPEN_STATES - {State.FINALIZING, State.ISSUED}
 class StoredMailbox:
     """``folded`` is the address in lower case; ``principal`` whose keys its keys are; ``person_id`` what the source
     calls the person at present. ``came_as`` is a mailboxes.record.CameAs. Missing: its source does not list it since;
-    left: it is not managed any more.
+    left: it is not managed any more. Handed over: it became another person's then.
     """
 
     address: str
@@ -40,6 +40,7 @@ class StoredMailbox:
     first_seen_at: datetime
     missing_since: datetime | None = None
     left_at: datetime | None = None
+    handed_over_at: datetime | None = None
 
     @property
     def is_present(self) -> bool:

@@ -278,6 +278,7 @@ mailbox = sa.Table(
     _instant("first_seen_at"),
     _instant("missing_since", nullable=True),
     _instant("left_at", nullable=True),
+    _instant("handed_over_at", nullable=True),  # when it became another person's the last time
     sqlite_strict=True,
 )
 sa.Index("ix_mailbox_domain", mailbox.c.domain)

@@ -231,6 +231,39 @@ def test_a_source_where_everybody_is_somebody_else_is_not_believed() -> None:
     assert found.without({"source-change:hr"}).rows == ()
 
 
+def test_losses_of_a_day_are_added_up_so_that_small_steps_are_a_large_one() -> None:
+    earlier = [row(name, missing_since=NOW - timedelta(hours=hours)) for hours, name in enumerate(CROWD[:8], 1)]
+    known = [*earlier, *crowd()[8:]]
+    assert stopped(compare(of_crowd(slice(10, 100)), known)) == []
+    found = compare(of_crowd(slice(11, 100)), known)
+    assert stopped(found) == ["source-change:hr"]
+    assert "3 of 92 mailboxes of hr are gone" in found.stops[0].reason
+    assert "8 more within a day before: more than 10" in found.stops[0].reason
+    assert found.stops[0].size == 3
+    long_ago = [dataclasses.replace(one, missing_since=NOW - DAY) for one in earlier]
+    assert stopped(compare(of_crowd(slice(12, 100)), [*long_ago, *crowd()[8:]])) == []
+    left = [dataclasses.replace(one, left_at=NOW) for one in earlier]
+    assert stopped(compare(of_crowd(slice(11, 100)), [*left, *crowd()[8:]])) == ["source-change:hr"]
+    back = compare([*of_crowd(slice(0, 8)), *of_crowd(slice(11, 100))], known)
+    assert (names(back.returned), stopped(back)) == (CROWD[:8], [])
+
+
+def test_new_people_of_a_day_are_added_up_too() -> None:
+    earlier = [row(name, handed_over_at=NOW - timedelta(hours=1)) for name in CROWD[:10]]
+    known = [*earlier, *crowd()[10:]]
+    found = compare([*of_crowd(slice(0, 99)), entry("p99", id="other")], known)
+    assert stopped(found) == ["source-change:hr"]
+    assert found.moved[0][1].handed_over_at == NOW
+
+
+def test_a_mailbox_that_goes_to_and_fro_between_two_people_is_not_believed() -> None:
+    """Two hosts that read different files would otherwise take it from each of them in turn, with every reading."""
+    known = [row("p0", handed_over_at=NOW - timedelta(hours=1)), *crowd()[1:]]
+    found = compare([entry("p0", id="other"), *of_crowd(slice(1, 100))], known)
+    assert stopped(found) == ["source-change:hr"]
+    assert "1 of them a second time within a day" in found.stops[0].reason
+
+
 def test_more_leavers_than_a_run_may_have_are_asked_about() -> None:
     safety = SafetyPolicy(max_leavers_per_run=5, max_source_change=0.5)
     assert stopped(compare(of_crowd(slice(6, 100)), crowd(), safety=safety)) == ["leavers:hr"]

@@ -84,6 +84,7 @@ def _mailboxes() -> None:
         sa.Column("first_seen_at", INSTANT, nullable=False),
         sa.Column("missing_since", INSTANT, nullable=True),
         sa.Column("left_at", INSTANT, nullable=True),
+        sa.Column("handed_over_at", INSTANT, nullable=True),
         sa.PrimaryKeyConstraint("address", name=op.f("pk_mailbox")),
         sa.UniqueConstraint("folded", name=op.f("uq_mailbox_folded")),
         sqlite_strict=True,

@@ -22,6 +22,10 @@ class CameAs(enum.StrEnum):
     WAITING = "waiting"  # it came later with too many others; a joiner once the hold new:SOURCE is released
 
 
+ONCE_ASKED_FOR = (CameAs.IMPORT,)
+"""Nothing is ordered for these by itself, but for what somebody asked for and could not even be tried."""
+
+
 def member_of(row: StoredMailbox) -> Member:
     return Member(
         address=row.address,

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import BACKGROUND_CAUSES, Enrollment, State
-from acme_milter.mailboxes.record import CameAs
+from acme_milter.mailboxes.record import ONCE_ASKED_FOR, CameAs
 from acme_milter.report.member import Known, look_up
 from acme_milter.report.rows import Row
-from acme_milter.store import enrollments, holds, pauses, timeline
+from acme_milter.store import enrollments, holds, joiners, pauses, timeline
 from acme_milter.store.holds import Hold
 from acme_milter.store.pauses import Pause
 from acme_milter.store.timeline import CertificateLine, RenewalLine
@@ -170,7 +170,7 @@ def _without_order(known: Known, story: Story) -> Why:
         return _never_ordered(known, issue)
     if last.state is State.FAILED:
         end = f"{last.state_since:%Y-%m-%d %H:%M} UTC: {last.last_error}"
-        text = f"{address} has no certificate: the last order failed at {end}."
+        text = f"{address} has no certificate: the last order failed at {end}.{_again(known, last)}"
         return Why("failed", text, issue)
     ends = {State.REVOKED: "was revoked", State.EXPIRED: "expired", State.SUPERSEDED: "was replaced"}
     end = ends.get(last.state, f"is {last.state.value}")
@@ -178,6 +178,16 @@ def _without_order(known: Known, story: Story) -> Why:
     which = "the last order" if last.state is State.CANCELLED else "the last one"
     text = f"{address} has no certificate: {which} {end} on {last.state_since:%Y-%m-%d}{because}."
     return Why(last.state.value, text, issue)
+
+
+def _again(known: Known, last: Enrollment) -> str:
+    row, policy = known.sourced, known.policy
+    if row is None or policy is None or policy.mode != "enforce" or policy.joiners != "automatic":
+        return ""
+    if not joiners.is_opened_again(last, row, joiner=CameAs.JOINER, others=ONCE_ASKED_FOR):
+        return ""
+    at = last.state_since + joiners.AGAIN_AFTER
+    return f" The next one is opened by itself after {at:%Y-%m-%d %H:%M} UTC, as long as {row.source} lists it."
 
 
 def _hold_of(known: Known, waiting: Sequence[Hold]) -> Hold | None:

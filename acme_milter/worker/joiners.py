@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Opens an enrollment for each mailbox that a source has brought after the first day."""
+"""Opens an enrollment for each mailbox that a source has brought after the first day, and again when it was in vain.
+
+Whoever keeps the source often lists a person before anybody makes the mailbox: to Postfix it is unknown, its order ends
+at once, and a day later it is there.
+"""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -10,7 +14,7 @@ from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import Cause
 from acme_milter.eventlog import Event, log_event
-from acme_milter.mailboxes.record import CameAs
+from acme_milter.mailboxes.record import ONCE_ASKED_FOR, CameAs
 from acme_milter.store import audit, enrollments, joiners
 from acme_milter.store.database import Database
 from acme_milter.worker.renewer import AT_ONCE
@@ -40,6 +44,13 @@ class Joiners:
         since = None if everybody else self._clock.now() - RECENT
         with self._database.read() as connection:
             found = joiners.unserved(connection, came_as=CameAs.JOINER, since=since)
+            if everybody:
+                found += joiners.failed(
+                    connection,
+                    joiner=CameAs.JOINER,
+                    others=ONCE_ASKED_FOR,
+                    now=self._clock.now(),
+                )
         if everybody:
             self._looked_at_all = passed
             self._waiting.clear()
@@ -71,9 +82,15 @@ def _is_for(config: Config, address: str, authority: str) -> bool:
     )
 
 
+def _waits(connection: sa.Connection, address: str, now: datetime) -> bool:
+    return joiners.is_unserved(connection, address, CameAs.JOINER) or joiners.has_failed(
+        connection, address, joiner=CameAs.JOINER, others=ONCE_ASKED_FOR, now=now
+    )
+
+
 def _open(connection: sa.Connection, config: Config, address: str, authority: str, now: datetime) -> bool:
     member = config.member(address)
-    if member is None or not joiners.is_unserved(connection, address, CameAs.JOINER):
+    if member is None or not _waits(connection, address, now):
         return False
     try:
         opened = enrollments.open_new(

@@ -2,7 +2,7 @@
 """`why`: the reason that explains the most, and a command that leads on."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -136,3 +136,32 @@ def test_what_a_predecessor_had_explains_nothing(story: Story, tmp_path: Path) -
     with story.database.read() as connection:
         document = why(connection, configuration(tmp_path), NOW, address=ERIN)
     assert (document["word"], document["has_certificate"]) == ("never-ordered", False)
+
+
+@pytest.mark.parametrize(
+    ("came_as", "began", "policy", "again"),
+    [
+        ("joiner", NOW, "", True),
+        ("import", None, "", True),
+        ("import", NOW, "", False),
+        ("joiner", None, ", joiners: ask", False),
+        ("joiner", None, ", mode: observe", False),
+    ],
+)
+def test_why_says_when_a_failed_order_is_opened_again_by_itself(
+    story: Story, tmp_path: Path, came_as: str, began: datetime | None, policy: str, again: bool
+) -> None:
+    story.arrived(ERIN, came_as=came_as)
+    story.ordered(
+        ERIN,
+        State.FAILED,
+        principal=f"staff:{ERIN}",
+        last_error="unknown",
+        began_ordering_at=began,
+        next_attempt_at=None,
+    )
+    with story.database.read() as connection:
+        document = why(connection, configuration(tmp_path, policy), NOW, address=ERIN)
+    assert document["word"] == "failed"
+    sentence = "The next one is opened by itself after 2026-11-22 12:00 UTC, as long as staff lists it."
+    assert (sentence in str(document["text"])) is again

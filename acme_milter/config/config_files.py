@@ -20,8 +20,11 @@ def read_text(path: Path, complain: Complain) -> tuple[str, int] | None:
     A file that group or others can write is complained of: whoever edits it decides which mail disappears.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
             mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                complain(Place(0, "", path), "is no regular file")
+                return None
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         complain(Place(0, "", path), f"cannot be read: {error.strerror}")
@@ -35,6 +38,11 @@ def read_text(path: Path, complain: Complain) -> tuple[str, int] | None:
     except UnicodeDecodeError as error:
         complain(Place(raw.count(b"\n", 0, error.start) + 1, "", path), "is not UTF-8 text")
         return None
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting: at a pipe that nobody writes into, a reload would hang, and with it the role's end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _writable(path: Path, mode: int, complain: Complain) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A domain in a file of its own: read as if it stood in the main file, with its own lines in its faults."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,9 @@ def test_a_directory_that_others_can_write_is_refused(tmp_path: Path) -> None:
     assert faults_of(path) == [
         f"domains.d: can be written by group or others (mode 0777); run: chmod go-w {tmp_path}/domains.d"
     ]
+
+
+def test_a_pipe_among_the_files_is_a_fault_and_not_waited_for(tmp_path: Path) -> None:
+    path = place(tmp_path)
+    os.mkfifo(tmp_path / "domains.d" / "x.yaml", 0o600)
+    assert faults_of(path) == ["domains.d/x.yaml: is no regular file"]

@@ -87,7 +87,7 @@ def _regular_expression(text: str) -> re.Pattern[str]:
         raise ValueError("a regular expression stands between two slashes: /^test[0-9]+@/")
     try:
         return re.compile(text[1:-1], re.IGNORECASE)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is no regular expression: {shown(text)}: {error}") from None
 
 

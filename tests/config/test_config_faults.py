@@ -124,6 +124,13 @@ ONE_FAULT = {
             " missing ), unterminated subpattern at position 0"
         ),
     ),
+    "regular expression that is too much": (
+        CASTLE + "domains: {a.example: {mailboxes: {list: [], exclude: ['/a{99999999999}/']}}}",
+        (
+            "2: domains.a.example.mailboxes.exclude[0]: is no regular expression: '/a{99999999999}/':"
+            " the repetition number is too large"
+        ),
+    ),
     "group without a match": (
         CASTLE + "domains: {a.example: {mailboxes: {list: [], groups: [{match: {}, mode: observe}]}}}",
         "2: domains.a.example.mailboxes.groups[0].match: must have group, address or both",

@@ -2,6 +2,7 @@
 """Ask an installed Postfix, through its own postconf and postmap: what is configured, what a table holds."""
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +84,8 @@ class Postfix:
         return {line.partition("\t")[0] for line in outcome.output.decode("utf-8", "replace").splitlines()}
 
     def question(self, key: str, table: str) -> str:
-        """The command with which a person asks the same."""
-        return " ".join(["postmap", *self._where(), "-q", key, direct(table)])
+        """The command with which a person asks the same; a local part may hold what a shell would carry out."""
+        return shlex.join(["postmap", *self._where(), "-q", key, direct(table)])
 
     def _where(self) -> Sequence[str]:
         return ["-c", str(self.config_directory)] if self.config_directory is not None else []

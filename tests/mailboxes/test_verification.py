@@ -31,6 +31,8 @@ def test_a_mailbox_is_known_and_a_missing_one_is_told_with_the_question_that_sho
     assert verdict(directory, BOB).why == (
         f"Postfix knows no such mailbox: nothing is found by postmap -c {directory} -q {BOB} hash:{directory}/boxes"
     )
+    # A local part may hold what a shell carries out, and people paste the line.
+    assert f" -q '`id`@example.org' hash:{directory}/boxes" in verdict(directory, "`id`@example.org").why
 
 
 def test_a_table_that_cannot_be_listed_can_be_asked(make_postfix: MakePostfix) -> None:

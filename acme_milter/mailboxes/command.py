@@ -34,7 +34,7 @@ class CommandOutput:
             raise SourceFault(
                 self.name, f"{program}: the last line has no newline, so the list may be cut off; it was not used"
             )
-        found = Gathering()
+        found = Gathering(self.name)
         for number, line in enumerate(outcome.output.split(b"\n")[:-1], 1):
             try:
                 _take(line, number, found)

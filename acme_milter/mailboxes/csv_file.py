@@ -55,7 +55,7 @@ class CsvFile:
         rows = self._rows(text)
         _, header = next(rows, (0, []))
         columns = self._columns(header)
-        found = Gathering()
+        found = Gathering(self.name)
         for unknown in [name for name in columns if name not in _COLUMNS]:
             found.remark(f"{self._path}: the column {quoted(unknown)} is not used")
         today, outside = self._today(), 0

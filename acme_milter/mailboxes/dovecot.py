@@ -43,7 +43,7 @@ class DovecotUsers:
             raise SourceFault(self.name, self._complaint(outcome))
         if outcome.output and not outcome.output.endswith(b"\n"):
             raise SourceFault(self.name, f"{self._command} ended in the middle of a line")
-        found = Gathering()
+        found = Gathering(self.name)
         # Not splitlines: it would also split at characters that a broken user name may hold.
         for line in outcome.output.decode("utf-8", "replace").split("\n")[:-1]:
             found.add(line)

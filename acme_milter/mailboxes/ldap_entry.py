@@ -21,7 +21,7 @@ class LdapEntries:
         self._source = source
         self._map = section.map
         self._leaves_disabled_out = section.preset == "active-directory"
-        self._gathering = Gathering()
+        self._gathering = Gathering(source)
         self._seen = 0
         self._with_id = 0
         self._with_groups = 0

@@ -29,7 +29,7 @@ class PostfixTables:
 
     def read(self) -> Reading:
         """List them all. Raises SourceFault when one of them cannot be listed as a whole."""
-        found = Gathering()
+        found = Gathering(self.name)
         try:
             tables, local_tables, domains = self._tables(found)
             if not tables and not local_tables:

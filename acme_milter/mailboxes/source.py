@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from acme_milter.mailboxes.entry import Entry, InvalidEntry, canonical_address
+from acme_milter.protocol.mailbox import MAX_ADDRESS_OCTETS
+
+MOST = 500_000
+"""Records that one source may list. Each takes a kilobyte or so: whoever lists more would take the worker's memory."""
 
 MAX_QUOTED = 200  # characters of another program's words in a fault
 _LOGIN = re.compile(r"://[^/\s]*@")
@@ -50,8 +54,11 @@ class Source(Protocol):
 
 @dataclass(slots=True)
 class Gathering:
-    """Puts a Reading together: checks each record and finds the ones that are there twice."""
+    """Puts a Reading together: checks each record and finds the ones that are there twice. ``source`` is its name;
+    the call that would make it larger than MOST raises SourceFault.
+    """
 
+    source: str
     _entries: dict[str, Entry] = field(default_factory=dict)
     _rejected: dict[str, str] = field(default_factory=dict)
     _remarks: dict[str, None] = field(default_factory=dict)
@@ -79,6 +86,7 @@ class Gathering:
         folded = entry.address.lower()
         before = self._entries.get(folded)
         if before is None:
+            self._count()
             self._entries[folded] = entry
         elif before.id == entry.id:
             self._entries[folded] = _merged(before, entry)
@@ -86,8 +94,18 @@ class Gathering:
             self.reject(entry.address, f"{place + ': ' if place else ''}listed for two different ids")
 
     def reject(self, text: str, reason: str) -> None:
-        """Note a record that cannot be used; the first reason stays."""
-        self._rejected.setdefault(text, reason)
+        """Note a record that cannot be used; the first reason stays. The text may be anything, and is made fit to show
+        where it is not: what is no address is no known mailbox either.
+        """
+        text = text.strip()
+        shown = text if len(text) <= MAX_ADDRESS_OCTETS and text.isprintable() else quoted(text)
+        if shown not in self._rejected:
+            self._count()
+            self._rejected[shown] = reason
+
+    def _count(self) -> None:
+        if len(self._entries) + len(self._rejected) >= MOST:
+            raise SourceFault(self.source, f"lists more than {MOST} mailboxes; the list was not used")
 
     def remark(self, sentence: str) -> None:
         """Note something the administrator should know; said once."""

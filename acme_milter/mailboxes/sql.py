@@ -71,7 +71,7 @@ class SqlSource:
 def _read(source: str, url: str, query: str, timeout: timedelta, hint: str) -> Reading:
     from acme_milter.mailboxes.sql_connection import reading
 
-    gathering = Gathering()
+    gathering = Gathering(source)
     deadline = time.monotonic() + timeout.total_seconds()
     with reading(source, url, timeout, hint) as connection:
         # A cursor on the server's side, so that 100 000 rows are never here at once; and the query exactly as it was

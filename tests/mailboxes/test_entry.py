@@ -63,7 +63,7 @@ def test_the_principal_is_the_person_where_the_source_knows_one() -> None:
 
 
 def test_an_address_listed_twice_is_one_mailbox_whatever_its_case() -> None:
-    found = Gathering()
+    found = Gathering("hr")
     found.add("Ann@example.org", id="7", groups=["Staff"])
     found.add("ann@EXAMPLE.org", id="7", name="Ann", groups=["Sales"], aliases=["a@example.org"])
     (entry,) = found.reading().entries
@@ -71,7 +71,7 @@ def test_an_address_listed_twice_is_one_mailbox_whatever_its_case() -> None:
 
 
 def test_an_address_of_two_people_is_neither_ones() -> None:
-    found = Gathering()
+    found = Gathering("hr")
     found.add("ann@example.org", id="7", place="line 2")
     found.add("Ann@example.org", id="8", place="line 9")
     reading = found.reading()
@@ -80,10 +80,28 @@ def test_an_address_of_two_people_is_neither_ones() -> None:
 
 
 def test_a_rejected_record_keeps_the_address_by_which_it_is_known() -> None:
-    found = Gathering()
+    found = Gathering("hr")
     found.add(" ann@EXAMPLE.org", id="\x00", place="line 2")
     found.add("", place="line 3")
     assert [text for text, _ in found.reading().rejected] == ["ann@example.org", "line 3"]
+
+
+def test_a_rejected_record_is_shown_on_one_short_printable_line() -> None:
+    """It goes to terminals and, some hundred of them, into one answer of the worker."""
+    found = Gathering("hr")
+    for address in ("\x1b[31mann\x1b]0;x\x07\nbob", "\ud800x", "x" * 3_000_000):
+        found.add(address, place="line 1")
+    escape, surrogate, long = [text for text, _ in found.reading().rejected]
+    assert (escape, surrogate, len(long)) == ("[31mann ]0;x bob", "x", 200)
+
+
+def test_a_source_that_lists_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acme_milter.mailboxes.source.MOST", 3)
+    found = Gathering("hr")
+    for name in ("a", "b", "a", "no address", "b", "no address"):
+        found.add(name if " " in name else f"{name}@example.org", place=name)
+    with pytest.raises(SourceFault, match="source hr: lists more than 3 mailboxes; the list was not used"):
+        found.add("c@example.org")
 
 
 def test_words_of_others_are_quoted_on_one_short_line_without_a_login() -> None:

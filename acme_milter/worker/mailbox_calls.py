@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What `mailbox sync` and `hold release` want of a running worker."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from datetime import datetime
 
 from acme_milter.eventlog import Event, log_event
@@ -13,8 +14,6 @@ from acme_milter.worker.mailbox_keeping import MailboxKeeping, Outcome
 
 SHOWN = 200
 """Addresses that an answer names of each kind, so that it fits into a frame; the counts are of all."""
-
-_AT_ONCE = 8
 
 
 class MailboxCalls:
@@ -42,8 +41,7 @@ class MailboxCalls:
             return {"error": "unknown source", "text": f"there is no source {wanted}; there are {', '.join(names)}"}
         chosen = names if wanted is None else [str(wanted)]
         look = self._keeping.preview if header.get("dry_run") else self._keeping.keep
-        with ThreadPoolExecutor(min(_AT_ONCE, len(chosen))) as readers:
-            outcomes = list(readers.map(look, chosen))
+        outcomes = _all_at_once(look, chosen)
         return {"sources": [as_document(outcome, shown=SHOWN // len(outcomes)) for outcome in outcomes]}
 
     def release_hold(self, header: dict[str, object]) -> dict[str, object]:
@@ -64,6 +62,24 @@ class MailboxCalls:
         self._keeping.ask_for()
         self._ask_for("mailboxes")
         return {"results": results}
+
+
+def _all_at_once(look: Callable[[str], Outcome], names: Sequence[str]) -> list[Outcome]:
+    """Look at each source in a thread of its own. Not an executor's: Python would wait for those at its end, and so
+    would the role's end for a source that takes its time.
+    """
+
+    def run(name: str, found: Future[Outcome]) -> None:
+        try:
+            found.set_result(look(name))
+        except Exception as error:  # noqa: BLE001 the edge of the thread: raised again where it is waited for
+            found.set_exception(error)
+
+    futures: list[Future[Outcome]] = []
+    for name in names:
+        futures.append(Future())
+        threading.Thread(target=run, args=(name, futures[-1]), name=f"look-{name}", daemon=True).start()
+    return [found.result() for found in futures]
 
 
 def as_document(outcome: Outcome, shown: int) -> dict[str, object]:

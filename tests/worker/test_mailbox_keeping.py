@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keeping mailboxes from real files and programs, and sources that lie."""
 
+import concurrent.futures.thread
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -382,6 +383,21 @@ def test_a_source_that_hangs_holds_up_no_other(it: Keeping) -> None:
     with fifo.open("w") as stream:
         stream.write('{"address": "slow@org.example"}\n')
     wait_until(lambda: "slow" in it.managed(), "the slow source")
+
+
+def test_a_person_s_look_at_a_source_that_hangs_does_not_hold_up_the_role_s_end(it: Keeping) -> None:
+    """Python ends when every thread has that is no daemon; an executor's are waited for even so."""
+    fifo = it.directory / "hang"
+    os.mkfifo(fifo)
+    hanging = {"type": "command", "argv": ["/bin/cat", str(fifo)], "timeout": "60s"}
+    it.standing.replace_file(it.config(sources={"slow": hanging}, domains={"org.example": {"source": "slow"}}))
+    asked = threading.Thread(target=it.calls.sync, args=({"source": "slow", "dry_run": True},))
+    asked.start()
+    with fifo.open("w"):  # returns once the program has opened it
+        (look,) = (thread for thread in threading.enumerate() if thread.name == "look-slow")
+        assert look.daemon
+        assert look not in concurrent.futures.thread._threads_queues  # what is waited for
+    asked.join()
 
 
 def test_a_source_is_read_again_when_its_time_has_come(it: Keeping) -> None:

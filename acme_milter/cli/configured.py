@@ -3,6 +3,7 @@
 
 import gc
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,33 @@ def load_config_or_exit(ctx: click.Context, *, files: bool = False) -> "Config":
     return load_with_document_or_exit(ctx, files=files)[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Where the roles listen, by a configuration with faults: those that run have read another one."""
+
+    worker: Path
+    keyd: Path
+
+
+def load_config_or_sockets(ctx: click.Context) -> "Config | Sockets":
+    """As `load_config_or_exit`, but one with faults, after these are told, is still good for its sockets."""
+    found = _load_or_tell(ctx, files=False)
+    if found is not None:
+        return found[0]
+    from acme_milter.config.loader import sockets_in
+
+    return Sockets(*sockets_in(config_path(ctx)))
+
+
 def load_with_document_or_exit(ctx: click.Context, *, files: bool = False) -> "tuple[Config, Node]":
     """As `load_config_or_exit`, and what was written, see `config.loader.load_with_document`."""
+    found = _load_or_tell(ctx, files=files)
+    if found is None:
+        ctx.exit(exit_code_for_faults(config_path(ctx)))
+    return found
+
+
+def _load_or_tell(ctx: click.Context, *, files: bool) -> "tuple[Config, Node] | None":
     # Importing makes no garbage, and looking for it takes a tenth of the time that a short command has.
     gc.disable()
     from acme_milter.config.loader import ConfigFaults, load_with_document
@@ -43,7 +69,7 @@ def load_with_document_or_exit(ctx: click.Context, *, files: bool = False) -> "t
     except ConfigFaults as found:
         for fault in found.faults:
             click.echo(str(fault), err=True)
-        ctx.exit(exit_code_for_faults(config_path(ctx)))
+        return None
     finally:
         gc.enable()
 

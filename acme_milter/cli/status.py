@@ -2,17 +2,15 @@
 """`status`: one screen that says how everything is. Asks the worker; without one it reads the store."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
-from acme_milter.cli.configured import load_config_or_exit
+from acme_milter.cli.configured import Sockets, config_path, exit_code_for_faults, load_config_or_sockets
 from acme_milter.cli.table import Column, show_table
-from acme_milter.cli.view import ask_view, print_document
+from acme_milter.cli.view import ask_view, ask_view_of_worker, print_document
 from acme_milter.ipc.client import FrameClient, PeerUnavailable
-
-if TYPE_CHECKING:
-    from acme_milter.config.schema import Config
 
 COLUMNS = (
     Column("mailbox"),
@@ -43,11 +41,26 @@ _DOMAINS = (
 def status(context: click.Context, addresses: Sequence[str], every: bool, as_json: bool) -> None:
     """Show whether the roles run, who has a certificate, what is under way, and what needs a person.
 
-    With ADDRESSES, with --all, and where there are at most 50 mailboxes, each mailbox's latest order is listed.
+    With ADDRESSES, with --all, and where there are at most 50 mailboxes, each mailbox's latest order is listed. When
+    the configuration file has faults, these are told first, and a worker that still runs by an earlier one answers;
+    the exit status is 78 then.
     """
-    config = load_config_or_exit(context)
-    document: dict[str, Any] = ask_view(context, config, "status", addresses=list(addresses), every=every)
-    document["running"] = {"keyd": _answers(config, "keyd"), "worker": _answers(config, "worker")}
+    found = load_config_or_sockets(context)
+    document: dict[str, Any] | None
+    if isinstance(found, Sockets):
+        sockets = found
+        document = ask_view_of_worker(sockets.worker, "status", addresses=list(addresses), every=every)
+    else:
+        sockets = Sockets(found.worker.control_socket, found.keys.socket)
+        document = ask_view(context, found, "status", addresses=list(addresses), every=every)
+    if document is not None:
+        _add_roles(document, sockets)
+        _show(document, addresses, as_json=as_json)
+    if isinstance(found, Sockets):
+        context.exit(exit_code_for_faults(config_path(context)))
+
+
+def _show(document: dict[str, Any], addresses: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         print_document(document)
         return
@@ -59,14 +72,41 @@ def status(context: click.Context, addresses: Sequence[str], every: bool, as_jso
         click.echo(f"{address}: {'never enrolled' if known else 'not a managed mailbox'}")
 
 
-def _answers(config: "Config", role: str) -> bool:
-    path = config.keys.socket if role == "keyd" else config.worker.control_socket
+def _add_roles(document: dict[str, Any], sockets: Sockets) -> None:
+    """Who runs, and what of the configuration file is not in force."""
+    configuration = _answer(sockets.worker, "configuration")
+    document["running"] = {"keyd": _answer(sockets.keyd, "status") is not None, "worker": configuration is not None}
+    if configuration is None or "error" in configuration:  # nobody runs, or an older version
+        document["configuration"] = None
+        return
+    document["configuration"] = configuration
+    document["needs_you"] = [*_configuration_needs(configuration), *document["needs_you"]]
+
+
+def _answer(path: Path, call: str) -> dict[str, Any] | None:
     try:
         with FrameClient(path, timeout=2.0) as peer:
-            peer.call({"call": "ping" if role == "worker" else "status"})
+            return peer.call({"call": call})[0]
     except PeerUnavailable:
-        return False
-    return True
+        return None
+
+
+def _configuration_needs(configuration: dict[str, Any]) -> Iterator[dict[str, str]]:
+    if configuration["refused"]:
+        more = configuration["faults"] - 1
+        since = f"{configuration['since'][:16].replace('T', ' ')} UTC"
+        text = (
+            f"since {since} the configuration file is refused, and an earlier one stays in force:"
+            f" {configuration['refused'][0]}{f' (and {more} more)' if more else ''}"
+        )
+        command = "acme-milter config check && systemctl reload acme-milter-worker"
+        yield {"kind": "configuration", "text": text, "command": command}
+    if configuration["needs_restart"]:
+        text = (
+            f"{', '.join(configuration['needs_restart'])}: what the file says counts from the next start of the roles"
+        )
+        command = "systemctl restart acme-milter-keyd acme-milter-worker acme-milter-milter"
+        yield {"kind": "restart", "text": text, "command": command}
 
 
 def _print_summary(document: dict[str, Any]) -> None:

@@ -14,6 +14,8 @@ from acme_milter.ipc.client import FrameClient, PeerUnavailable
 from acme_milter.ipc.frames import FrameError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from acme_milter.config.schema import Config
 
 PATIENCE = 5.0
@@ -25,12 +27,18 @@ def ask_view(context: click.Context, config: "Config", name: str, **args: object
 
     Exit status 1 for what the view does not know, 75 without a store, 77 when neither is for this user.
     """
-    answer = _from_worker(config, name, args)
+    answer = _from_worker(config.worker.control_socket, name, args)
     if answer.get("error") == "unanswerable":
         _end(context, str(answer.get("text")))
     if isinstance(document := answer.get("view"), dict):
         return cast("dict[str, object]", document)
     return _from_store(context, config, name, args)
+
+
+def ask_view_of_worker(control_socket: "Path", name: str, **args: object) -> dict[str, object] | None:
+    """The document as the worker that listens there makes it, None without one: for who has no configuration."""
+    document = _from_worker(control_socket, name, args).get("view")
+    return cast("dict[str, object]", document) if isinstance(document, dict) else None
 
 
 def make_view(context: click.Context, config: "Config", name: str, **args: object) -> dict[str, object]:
@@ -43,9 +51,9 @@ def print_document(document: dict[str, object]) -> None:
     click.echo(json.dumps(document))
 
 
-def _from_worker(config: "Config", name: str, args: dict[str, object]) -> dict[str, object]:
+def _from_worker(control_socket: "Path", name: str, args: dict[str, object]) -> dict[str, object]:
     try:
-        with FrameClient(config.worker.control_socket, timeout=PATIENCE) as worker:
+        with FrameClient(control_socket, timeout=PATIENCE) as worker:
             return worker.call({"call": "view", "view": name, "args": args})[0]
     except (PeerUnavailable, FrameError):  # FrameError: more arguments than a frame holds
         return {}

@@ -82,6 +82,19 @@ def load_text(text: str, path: Path) -> Config:
     return reading.config(reading.document(text), files=False)
 
 
+def sockets_in(path: Path) -> tuple[Path, Path]:
+    """The worker's control socket and keyd's by a file that may have faults; the usual ones where it does not say."""
+    reading = _Reading(path)
+    found = read_text(path, reading.complain)
+    try:
+        top = reading.document("" if found is None else found[0])
+    except ConfigFaults:
+        top = reading.document("")
+    worker = reading.section(top, ["worker"], WorkerSection) or WorkerSection()
+    keys = reading.section(top, ["keys"], KeysSection) or KeysSection()
+    return worker.control_socket, keys.socket
+
+
 @dataclass
 class _Reading:
     """One reading of one configuration; gathers faults as it goes."""
@@ -109,18 +122,16 @@ class _Reading:
     def config(self, top: Node, *, files: bool) -> Config:
         """Each part in turn; a part with a fault counts as all defaults for the checks between the parts."""
         self._top_keys(top)
-        store = self._section(top, ["store"], Store) or Store()
-        milter = self._section(top, ["milter"], MilterSection) or MilterSection()
-        worker = self._section(top, ["worker"], WorkerSection) or WorkerSection()
-        keys = self._section(top, ["keys"], KeysSection) or KeysSection()
-        dns = self._section(top, ["dns"], DnsSection) or DnsSection()
-        defaults = self._section(top, ["defaults"], Defaults) or Defaults()
+        store = self.section(top, ["store"], Store) or Store()
+        milter = self.section(top, ["milter"], MilterSection) or MilterSection()
+        worker = self.section(top, ["worker"], WorkerSection) or WorkerSection()
+        keys = self.section(top, ["keys"], KeysSection) or KeysSection()
+        dns = self.section(top, ["dns"], DnsSection) or DnsSection()
+        defaults = self.section(top, ["defaults"], Defaults) or Defaults()
         authorities = _present((name, self._authority(top, name)) for name in self._names(top, "authorities"))
         sources = _present((name, self._source(top, name)) for name in self._names(top, "sources"))
         names = crosscheck.domain_names(top, self.complain)
-        written = _present(
-            (name, self._section(top, ["domains", name], Domain)) for name in self._names(top, "domains")
-        )
+        written = _present((name, self.section(top, ["domains", name], Domain)) for name in self._names(top, "domains"))
         mailboxes = crosscheck.mailboxes(top, names, self.complain)
         crosscheck.single_mailboxes(top, names, self.complain)
         crosscheck.sources(top, self.complain)
@@ -189,7 +200,7 @@ class _Reading:
             near = suggestion(kind, SOURCE_TYPES) if isinstance(kind, str) else ""
             self.complain(locate(top, [*place, "type"]), f"must be one of {kinds}, not {shown(written.plain())}{near}")
             return None
-        return self._section(top, place, model)
+        return self.section(top, place, model)
 
     def _names(self, top: Node, key: str) -> list[str]:
         """The keys of a map of named things; a fault when it is something else."""
@@ -207,7 +218,7 @@ class _Reading:
         if not crosscheck.AUTHORITY_NAME.match(name):
             self.complain(locate(top, place), "an authority's name is made of letters, digits, . _ and -")
         if not isinstance(own, dict | None):
-            return self._section(top, place, Authority)
+            return self.section(top, place, Authority)
         own = own or {}
         wanted = own.get("preset", DEFAULT)
         if wanted not in preset_names():
@@ -217,9 +228,9 @@ class _Reading:
             # Whatever that preset would have given must not be reported as missing.
             own, wanted = {"directory": "https://unknown.invalid/"} | own | {"preset": DEFAULT}, DEFAULT
         self.raw[name] = laid_under(read_preset(wanted), own)
-        return self._section(top, place, Authority, self.raw[name])
+        return self.section(top, place, Authority, self.raw[name])
 
-    def _section(self, top: Node, place: list[str], model: type[S], plain: Any = None) -> S | None:
+    def section(self, top: Node, place: list[str], model: type[S], plain: Any = None) -> S | None:
         """The part of the document at `place` as a model, None after complaining."""
         if plain is None:
             plain = top.at(*place).plain()

@@ -4,6 +4,8 @@
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
 from acme_milter.config.fault import ConfigFaults, Fault
 from acme_milter.config.loader import load
@@ -19,12 +21,39 @@ ONLY_AT_START = ("store", "milter", "worker", "keys", "dns")
 """Sections whose sockets, processes and connections are made when a role starts."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Judgement:
+    """What came of the last reload: since when the file is refused, and the keys that wait for a restart."""
+
+    refused_since: datetime | None = None
+    needs_restart: tuple[str, ...] = ()
+
+
 class Reloader:
     """``prepare`` is called with a configuration that is about to be in force; it may raise SigningKeyUnavailable."""
 
-    def __init__(self, standing: StandingConfig, prepare: Callable[[Config], object]) -> None:
+    def __init__(
+        self, standing: StandingConfig, prepare: Callable[[Config], object], clock: Callable[[], datetime]
+    ) -> None:
         self._standing = standing
         self._prepare = prepare
+        self._clock = clock
+        self._judgement = _Judgement()
+
+    def answer(self, _header: dict[str, object]) -> dict[str, object]:
+        """The control socket's call ``configuration``: what of the file is not in force, and why.
+
+        ``refused``: the faults of the last reload, MOST_TOLD of ``faults``; ``since`` when each reload was refused.
+        """
+        judgement, faults = self._judgement, self._standing.last_faults
+        since = judgement.refused_since
+        return {
+            "file": str(self._standing.file().path),
+            "refused": [str(fault) for fault in faults[:MOST_TOLD]],
+            "faults": len(faults),
+            "since": None if since is None else since.isoformat(),
+            "needs_restart": list(judgement.needs_restart),
+        }
 
     def reload(self) -> bool:
         """Read the file again. Returns whether its configuration is in force now; otherwise the old one still is."""
@@ -36,7 +65,8 @@ class Reloader:
             return self._refuse(found.faults)
         except SigningKeyUnavailable as error:
             return self._refuse([Fault(0, "reply.dkim", str(error), old.path)])
-        waiting = list(_only_at_start(old, new))
+        waiting = tuple(_only_at_start(old, new))
+        self._judgement = _Judgement(needs_restart=waiting)
         kept = {name: getattr(old, name) for name in ONLY_AT_START}
         self._standing.replace_file(dataclasses.replace(new, **kept))
         current = self._standing.current()
@@ -60,6 +90,7 @@ class Reloader:
 
     def _refuse(self, faults: "tuple[Fault, ...] | list[Fault]") -> bool:
         self._standing.refused(faults)
+        self._judgement = _Judgement(self._judgement.refused_since or self._clock(), self._judgement.needs_restart)
         for fault in faults[:MOST_TOLD]:
             log_event(Event.CONFIG_RELOAD_FAILED, level=logging.ERROR, fault=str(fault))
         log_event(

@@ -102,7 +102,7 @@ class Worker:
         self._scheduler = scheduler = self._make_scheduler(vault, renewing)
         lookup = KeyLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())
         answerer = Answerer(self.config, vault)
-        self._reloader = Reloader(self._standing, answerer.prepare)
+        self._reloader = reloader = Reloader(self._standing, answerer.prepare, self._clock.now)
         intake = Intake(
             config=self.config,
             database=self._database,
@@ -114,7 +114,7 @@ class Worker:
         scheduler.order_became_known = intake.order_became_known
         self._bulk = self._make_bulk(scheduler, renewing.pacer)
         self._chores = self._make_chores(renewing.chores(scheduler.wake))
-        control = self._make_control(scheduler, renewing)
+        control = self._make_control(scheduler, renewing, reloader)
         self._servers = [
             FrameServer(
                 config.worker.intake_socket,
@@ -161,7 +161,7 @@ class Worker:
                 self._bulk.do_what_is_due()
             self._scheduler.wake()
 
-    def _make_control(self, scheduler: Scheduler, renewing: Renewing) -> Control:
+    def _make_control(self, scheduler: Scheduler, renewing: Renewing, reloader: Reloader) -> Control:
         enrolling = Enrolling(
             config=self.config, database=self._database, clock=self._clock.now, work_is_due=scheduler.wake
         )
@@ -171,6 +171,7 @@ class Worker:
             {
                 "enroll": enrolling.answer,
                 "view": views.answer,
+                "configuration": reloader.answer,
                 **bulk.calls,
                 **self._people.answers(),
                 **renewing.answers(scheduler.wake),

@@ -120,7 +120,7 @@ class _FilledLab(Lab):
         try:
             yield spent
         finally:
-            engine.dialect.do_commit = commit  # type: ignore[assignment]  # as above
+            engine.dialect.do_commit = commit  # type: ignore[method-assign]  # as above
             sa.event.remove(engine, "before_cursor_execute", before)
             sa.event.remove(engine, "after_cursor_execute", after)
 

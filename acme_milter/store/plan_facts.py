@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from acme_milter.enrollment.model import OPEN_STATES, State
+from acme_milter.enrollment.model import BACKGROUND_CAUSES, OPEN_STATES, Cause, State
 from acme_milter.store.schema import certificate, enrollment
 
 AT_ONCE = 2000
@@ -108,11 +108,15 @@ def last_durations(connection: sa.Connection, authority: str, number: int) -> li
 _PLANNED = sa.select(sa.func.count()).where(
     enrollment.c.authority == sa.bindparam("authority"),
     enrollment.c.state == State.PLANNED.value,
+    enrollment.c.cause.in_([cause.value for cause in Cause if cause not in BACKGROUND_CAUSES]),
     enrollment.c.next_attempt_at <= sa.bindparam("soon"),
     enrollment.c.lease_until.is_(None),  # a leased one is counted by whoever counts what is under way
 )
 
 
 def planned(connection: sa.Connection, authority: str, soon: datetime) -> int:
-    """How many of the authority's enrollments are due until ``soon`` and have not begun to order."""
+    """How many of the authority's enrollments are due until ``soon`` and have not begun to order.
+
+    Not those that nobody waits for: however many of them their own pace holds back, whatever else there is goes on.
+    """
     return int(connection.execute(_PLANNED, {"authority": authority, "soon": soon}).scalar_one())

@@ -62,10 +62,15 @@ class BulkSettler:
             revocations.ask(connection, old, run.revoke_reason, now, f"bulk run {run.id}")
 
     def revoke_superseded(self, connection: sa.Connection, run: BulkRun, item: BulkItem) -> None:
-        """A renewal may have come first: the old certificate is to be revoked all the same."""
+        """A renewal may have come first: the old certificate is to be revoked all the same.
+
+        Nobody has compared the plan with the store yet: it may be another store's, or name a certificate of others.
+        """
         if run.revoke_reason is None or item.replaces_id is None:
             return
-        old = certificates.get(connection, item.replaces_id)
+        old = certificates.find(connection, item.replaces_id)
+        if old is None or old.address != item.address:
+            return
         enrollment = enrollments.get(connection, old.enrollment_id)
         if enrollment is not None and enrollment.state is State.SUPERSEDED:
             revocations.ask(connection, old, run.revoke_reason, self._clock(), f"bulk run {run.id}")

@@ -45,6 +45,15 @@ def test_an_authority_without_room_holds_up_its_own_only(desk: Desk) -> None:
     assert {address for address, outcome in outcomes.items() if outcome == "open"} == set(BRANCH[:3])
 
 
+def test_renewals_that_wait_for_their_own_pace_keep_no_run_from_going_on(desk: Desk) -> None:
+    with desk.database.write() as connection:
+        for number in range(5):
+            address = f"later{number}@org.example"
+            enrollments.open_new(connection, address=address, authority="ca", now=desk.now(), cause=Cause.RENEWAL)
+    desk.open(ORG)
+    assert count(desk.feed(), Outcome.OPEN) == 3
+
+
 def test_a_paused_run_opens_nothing_and_what_is_open_ends(desk: Desk) -> None:
     desk.open(ORG)
     desk.feed()
@@ -144,6 +153,22 @@ def test_a_renewal_that_came_first_still_has_the_old_one_revoked(desk: Desk) -> 
     assert asked.reason == 1
 
 
+def test_a_plan_that_names_what_is_not_there_or_not_the_mailboxs_revokes_nothing(desk: Desk) -> None:
+    stranger, mine = "user0@org.example", ORG[0]
+    with desk.database.read() as connection:
+        others = active_of(connection, [stranger])[stranger][0].certificate_id
+    desk.move(stranger, State.SUPERSEDED)
+    member = desk.config().member(mine)
+    assert member is not None
+    for number, replaced in enumerate((others, "of-another-store")):
+        item = [mine, "ca", member.principal, replaced]
+        desk.call("open", run=f"run-{number}", kind="replace", revoke=1, items=[item], start=0, last=True)
+        desk.feed()
+        assert desk.outcomes(f"run-{number}") == {mine: "skipped"}
+    with desk.database.read() as connection:
+        assert revocations.get(connection, others) is None
+
+
 def test_replacing_supersedes_and_only_then_revokes(make_orders: MakeOrderBench) -> None:
     bench = make_orders(mailboxes=2)
     bench.start_scheduler()
@@ -179,6 +204,7 @@ def test_a_ca_that_refuses_stops_the_run_and_is_shown_by_cause(make_orders: Make
         return desk.state() is RunState.STOPPED
 
     wait_until(stopped, "the run to stop")
+    desk.feed()  # the last one may have failed between the two halves of a round
     with bench.database.read() as connection:
         shown = bulk_status(connection, bench.config, bench.clock())
         assert bulk_items.has(connection, "run-1", {Outcome.WAITING})

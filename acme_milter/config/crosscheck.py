@@ -17,6 +17,8 @@ from acme_milter.config.wording import suggestion
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox, canonical_domain
 
 AUTHORITY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+NO_AUTHORITY = "imported"
+"""What the store has for an authority where a certificate was not ordered here."""
 
 
 def domain_names(top: Node, complain: Complain) -> dict[str, str]:

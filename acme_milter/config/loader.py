@@ -217,6 +217,8 @@ class _Reading:
         own = node.plain()
         if not crosscheck.AUTHORITY_NAME.match(name):
             self.complain(locate(top, place), "an authority's name is made of letters, digits, . _ and -")
+        if name == crosscheck.NO_AUTHORITY:
+            self.complain(locate(top, place), f"{name} is what certificates from elsewhere are listed under; rename it")
         if not isinstance(own, dict | None):
             return self.section(top, place, Authority)
         own = own or {}

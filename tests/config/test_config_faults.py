@@ -349,6 +349,10 @@ ONE_FAULT = {
         "authorities: {'a b': {preset: castle}}",
         "1: authorities.a b: an authority's name is made of letters, digits, . _ and -",
     ),
+    "authority of what came from elsewhere": (
+        "authorities: {imported: {preset: castle}}",
+        "1: authorities.imported: imported is what certificates from elsewhere are listed under; rename it",
+    ),
     "authority unknown": (
         "authorities: {castle: {preset: castle, agree_tos: true}}\ndefaults: {authorities: [castel]}",
         "2: defaults.authorities[0]: no authority is called 'castel' (did you mean castle?)",

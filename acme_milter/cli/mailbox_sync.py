@@ -33,6 +33,7 @@ _LINES = {
     "excluded": "x {address} {reason}",
     "rejected": "? {address} {reason}",
 }
+_MOST_REASONS = 5
 _AS = {"import": "", "joiner": "", "waiting": " waits for a hold to be released"}
 
 
@@ -43,6 +44,8 @@ _AS = {"import": "", "joiner": "", "waiting": " waits for a hold to be released"
 @click.pass_context
 def sync(context: click.Context, source: str | None, dry_run: bool, as_json: bool) -> None:
     """Read the sources now, and show what has changed since they were last read.
+
+    With --dry-run Postfix is asked about the new mailboxes that are shown: it is before every order, too.
 
     The worker does this by itself, each source as often as its `every` says. What a guard stops is shown with the
     command that lets it through. Exit status 3 when one of several sources could not be read, 1 when none could.
@@ -123,10 +126,24 @@ def _show(part: Mapping[str, Any], *, dry_run: bool) -> None:
     for kind in _LINES:
         for line in _lines(kind, part[kind]):
             click.echo(f"  {line}")
+    for line in _on_delivery(part["joined"]["shown"]):
+        click.echo(f"  {line}")
     for hold in part["holds"]:
         if hold["held"]:
             click.echo(f"  {'would be held' if dry_run else 'held'}: {hold['name']}: {hold['reason']}")
             click.echo(f"    if that is right, run: acme-milter hold release {hold['name']} --yes")
+
+
+def _on_delivery(joined: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What Postfix does not know gets no order until it does; each such mailbox has a line. The rest by reason."""
+    others: dict[str, int] = {}
+    for one in joined:
+        if one.get("deliverability") == "unknown":
+            yield f"! {one['address']}: nothing can be ordered for it: {one['why']}"
+        elif one.get("why"):
+            others[one["why"]] = others.get(one["why"], 0) + 1
+    for why, number in sorted(others.items(), key=lambda each: -each[1])[:_MOST_REASONS]:
+        yield f"! whether mail for {number} of them arrives is not known: {why}"
 
 
 def _lines(kind: str, found: Mapping[str, Any]) -> Iterator[str]:

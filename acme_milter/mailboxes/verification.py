@@ -16,6 +16,8 @@ from acme_milter.config.sources import PostfixSource, SourceCommon
 from acme_milter.mailboxes.domain_classes import CLASSES, DomainClasses
 from acme_milter.mailboxes.postfix import Postfix, PostfixAbsent, PostfixFault, TableRound, split_list
 
+UNKNOWN_MAILBOX = "Postfix knows no such mailbox"
+
 _REWRITING = ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")
 """Whatever these know is taken in every class (postconf(5), smtpd_reject_unlisted_recipient)."""
 
@@ -117,7 +119,7 @@ class _Examination:
         if not decisive:
             return Verdict(Deliverability.UNCHECKED, f"{parameter} is empty, so Postfix takes mail for any name")
         asked = self._tables.postfix.question(address, decisive[0])
-        return Verdict(Deliverability.UNKNOWN, f"Postfix knows no such mailbox: nothing is found by {asked}")
+        return Verdict(Deliverability.UNKNOWN, f"{UNKNOWN_MAILBOX}: nothing is found by {asked}")
 
     def _tables_for(self, domain: str) -> list[str]:
         kind = self._classes.of(domain)

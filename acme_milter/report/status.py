@@ -128,7 +128,7 @@ def _needs(connection: sa.Connection, document: Row) -> Iterator[Row]:
     for run in source_runs.all_runs(connection).values():
         if run.error is not None:
             text = f"the source {run.source} cannot be read: {run.error}"
-            yield _need("source", text, f"acme-milter mailbox sync {run.source} --dry-run")
+            yield _need("source", text, f"acme-milter mailbox sync --source {run.source} --dry-run")
     for authority in _rows(document["authorities"]):
         pause, name = authority["paused"], authority["authority"]
         if isinstance(pause, dict) and pause["until"] is None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The view `why`: why a mailbox has a certificate or has none, in a paragraph, and what to run next."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,8 +9,11 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
+from acme_milter.config.sources import LIST
 from acme_milter.enrollment.model import BACKGROUND_CAUSES, Enrollment, State
+from acme_milter.mailboxes.asking import ask_about
 from acme_milter.mailboxes.record import ONCE_ASKED_FOR, CameAs
+from acme_milter.mailboxes.verification import UNKNOWN_MAILBOX, Deliverability, Verdict
 from acme_milter.report.member import Known, look_up
 from acme_milter.report.rows import Row
 from acme_milter.store import enrollments, holds, joiners, pauses, timeline
@@ -18,6 +22,9 @@ from acme_milter.store.pauses import Pause
 from acme_milter.store.timeline import CertificateLine, RenewalLine
 
 SCHEMA = "acme-milter/mailbox-why/1"
+
+PATIENCE = 2.0
+"""Seconds for Postfix's answer: a person waits, and the command for five at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +55,39 @@ class Why:
 def why(connection: sa.Connection, config: Config, now: datetime, *, address: str) -> Row:
     """The view: ``word``, ``text`` and ``command`` for one address."""
     story = story_of(connection, config, now, look_up(connection, config, address))
-    has = story.current is not None
+    reason, verdict = why_of(config, now, story), _verdict(config, story.known)
+    if verdict is not None:
+        reason = dataclasses.replace(reason, text=reason.text + _on_delivery(reason, verdict, story))
     return {
         "schema": SCHEMA,
         "address": story.known.address,
-        "has_certificate": has,
-        **why_of(config, now, story).as_row(),
+        "has_certificate": story.current is not None,
+        **reason.as_row(),
+        "delivery": None if verdict is None else {"deliverability": verdict.deliverability, "why": verdict.why},
     }
+
+
+def _verdict(config: Config, known: Known) -> Verdict | None:
+    """What Postfix says before an order; what the configuration lists by name it is not asked about."""
+    if known.member is None or known.member.source == LIST:
+        return None
+    return ask_about(config, [known.address], PATIENCE).get(known.address)
+
+
+def _on_delivery(reason: Why, verdict: Verdict, story: Story) -> str:
+    match verdict.deliverability:
+        case Deliverability.UNKNOWN if verdict.why in reason.text:
+            return " That is still so."
+        case Deliverability.UNKNOWN:
+            return f" Nothing can be ordered for it: {verdict.why}."
+        case Deliverability.UNDECIDED:
+            return f" Whether Postfix knows it could not be found out just now: {verdict.why}."
+        case Deliverability.UNCHECKED if story.current is None:
+            return f" Nobody here can tell whether mail for it arrives: {verdict.why}."
+        case Deliverability.KNOWN if UNKNOWN_MAILBOX in reason.text:
+            return " By now Postfix knows it."
+        case _:
+            return ""
 
 
 def story_of(connection: sa.Connection, config: Config, now: datetime, known: Known) -> Story:
@@ -117,7 +150,7 @@ def _not_managed(config: Config, story: Story) -> Why:
         )
     reason = config.exclusion_of(known.address, sourced.source, sourced.groups) or "is excluded"
     text = f"{known.address} is in the source {sourced.source}, but not managed: it {reason}.{still}"
-    return Why("excluded", text, f"acme-milter mailbox sync {sourced.source} --dry-run")
+    return Why("excluded", text, f"acme-milter mailbox sync --source {sourced.source} --dry-run")
 
 
 def _under_way(now: datetime, story: Story, order: Enrollment) -> Why:
@@ -161,7 +194,7 @@ def _without_order(known: Known, story: Story) -> Why:
         text = (
             f"{address} has no certificate: the source {known.sourced.source} does not have it since {since:%Y-%m-%d}."
         )
-        return Why("missing", text, f"acme-milter mailbox sync {known.sourced.source} --dry-run")
+        return Why("missing", text, f"acme-milter mailbox sync --source {known.sourced.source} --dry-run")
     held = _hold_of(known, story.holds)
     if held is not None:
         text = f"{address} has no certificate: {held.name} is held: {held.reason}."
@@ -224,7 +257,7 @@ def _has(known: Known, story: Story, current: CertificateLine) -> Why:
         text += (
             f" It is not renewed: the source {known.sourced.source} does not have the mailbox since {since:%Y-%m-%d}."
         )
-        return Why("missing", text, f"acme-milter mailbox sync {known.sourced.source} --dry-run")
+        return Why("missing", text, f"acme-milter mailbox sync --source {known.sourced.source} --dry-run")
     held = next((hold for hold in story.holds if hold.name == f"renewals:{current.authority}"), None)
     if held is not None:
         text += f" Renewals are held: {held.reason}."

@@ -2,11 +2,14 @@
 """What `mailbox sync` and `hold release` want of a running worker."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from datetime import datetime
+from typing import Any
 
+from acme_milter.config.sources import LIST
 from acme_milter.eventlog import Event, log_event
+from acme_milter.mailboxes.asking import ask_about
 from acme_milter.mailboxes.sync import Difference
 from acme_milter.store import audit, holds
 from acme_milter.store.database import Database
@@ -14,6 +17,10 @@ from acme_milter.worker.mailbox_keeping import MailboxKeeping, Outcome
 
 SHOWN = 200
 """Addresses that an answer names of each kind, so that it fits into a frame; the counts are of all."""
+
+
+PATIENCE = 10.0
+"""Seconds for Postfix's answer about all of them."""
 
 
 class MailboxCalls:
@@ -42,7 +49,20 @@ class MailboxCalls:
         chosen = names if wanted is None else [str(wanted)]
         look = self._keeping.preview if header.get("dry_run") else self._keeping.keep
         outcomes = _all_at_once(look, chosen)
-        return {"sources": [as_document(outcome, shown=SHOWN // len(outcomes)) for outcome in outcomes]}
+        documents = [as_document(outcome, shown=SHOWN // len(outcomes)) for outcome in outcomes]
+        if header.get("dry_run"):
+            self._add_deliveries(
+                [one for outcome, one in zip(outcomes, documents, strict=True) if outcome.source != LIST]
+            )
+        return {"sources": documents}
+
+    def _add_deliveries(self, documents: Iterable[dict[str, Any]]) -> None:
+        """What Postfix says of the new mailboxes that are shown, before anything is ordered for them."""
+        rows = [row for document in documents if document["error"] is None for row in document["joined"]["shown"]]
+        verdicts = ask_about(self._keeping.file(), [row["address"] for row in rows], PATIENCE)
+        for row in rows:
+            if (verdict := verdicts.get(row["address"])) is not None:
+                row |= {"deliverability": verdict.deliverability, "why": verdict.why}
 
     def release_hold(self, header: dict[str, object]) -> dict[str, object]:
         """``names``: what is let through once. A result for each: released, or no-such-hold."""

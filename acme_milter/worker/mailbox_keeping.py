@@ -121,6 +121,10 @@ class MailboxKeeping:
             found = look(connection, self._standing.file(), name, reading, self._clock.now())
         return Outcome(source=name, difference=found, held=tuple(stop.name for stop in found.stops))
 
+    def file(self) -> Config:
+        """What the configuration says of sources at present."""
+        return self._standing.file()
+
     def names(self) -> list[str]:
         """What ``keep`` may be asked for: the configured sources, and those that once were and still have mailboxes."""
         configured = source_names(self._standing.file())

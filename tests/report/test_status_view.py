@@ -53,7 +53,7 @@ def test_what_needs_a_person_comes_with_its_command(story: Story, tmp_path: Path
     assert found == {
         "hold": "acme-milter hold release leavers:staff",
         "authority": "acme-milter authority resume ca",
-        "source": "acme-milter mailbox sync staff --dry-run",
+        "source": "acme-milter mailbox sync --source staff --dry-run",
         "failed": "acme-milter mailbox list --state failed",
         "expiring": "acme-milter report expiring --within 7d",
     }

@@ -154,7 +154,7 @@ def test_a_dry_run_needs_neither_worker_nor_store(tmp_path: Path) -> None:
         f"""
 version: 1
 store: {{url: "sqlite:///{tmp_path}/store.db"}}
-worker: {{control_socket: {tmp_path}/none.sock}}
+worker: {{control_socket: {tmp_path}/none.sock, verification: none}}
 authorities: {{ca: {{directory: "https://ca.example/directory", agree_tos: true}}}}
 sources: {{hr: {{type: csv, path: {file}}}, gone: {{type: csv, path: {tmp_path}/gone.csv}}}}
 domains: {{org.example: {{source: [hr, gone]}}}}

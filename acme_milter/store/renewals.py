@@ -5,6 +5,7 @@ A row and its day's count are changed together, in the caller's transaction. Who
 so that what is due is found by looking at what is due, and at nothing else.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -240,12 +241,28 @@ def end_of(connection: sa.Connection, certificate_id: str | None) -> datetime | 
     return connection.execute(query).scalar()
 
 
-def ended(connection: sa.Connection, authority: str, now: datetime, limit: int) -> list[str]:
-    """Ids of active enrollments whose certificate's end has passed."""
+def ended(connection: sa.Connection, now: datetime, limit: int, *, unless_of: Collection[str]) -> list[str]:
+    """Ids of active enrollments whose certificate's end has passed, ``unless_of`` one of these authorities."""
     query = (
         sa.select(enrollment.c.id)
-        .where(_ACTIVE, enrollment.c.not_after <= now, _unindexed(enrollment.c.authority) == authority)
+        .where(_ACTIVE, enrollment.c.not_after <= now, _unindexed(enrollment.c.authority).not_in(list(unless_of)))
         .order_by(enrollment.c.not_after)
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def authorities(connection: sa.Connection) -> set[str]:
+    """All that have any planned, configured or not: a look at their days."""
+    return set(connection.execute(sa.select(days.c.authority).distinct()).scalars())
+
+
+def of_authority(connection: sa.Connection, authority: str, after: str, limit: int) -> list[str]:
+    """Certificates that are to be renewed with it, by id, from the first one ``after`` that id."""
+    query = (
+        sa.select(table.c.certificate_id)
+        .where(table.c.certificate_id > after, _unindexed(table.c.authority) == authority)
+        .order_by(table.c.certificate_id)
         .limit(limit)
     )
     return list(connection.execute(query).scalars())

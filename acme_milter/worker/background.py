@@ -2,7 +2,7 @@
 """What nobody waits for: opens renewals and joiners at the background's pace, and ends what has run out."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 
 from acme_milter.clock import Clock
@@ -11,21 +11,16 @@ from acme_milter.enrollment.model import BACKGROUND_CAUSES, Cause, Enrollment
 from acme_milter.enrollment.state_machine import Expired, advance
 from acme_milter.eventlog import Event, log_event
 from acme_milter.report.forecast import Forecast
-from acme_milter.store import audit, budgets, certificates, enrollments, mailboxes, pauses, renewals
+from acme_milter.store import audit, budgets, enrollments, mailboxes, pauses, renewals
 from acme_milter.store.database import Database
-from acme_milter.store.renewals import Due, Place
+from acme_milter.store.renewals import Due
+from acme_milter.worker.adoption import Adoption
 from acme_milter.worker.clock_watch import ClockWatch
 from acme_milter.worker.joiners import Joiners
-from acme_milter.worker.renewer import AT_ONCE, open_renewal, plan
+from acme_milter.worker.renewer import AT_ONCE, open_renewal
 from acme_milter.worker.storm_guard import StormGuard
 
 EVERY = timedelta(seconds=30)
-WALK = timedelta(hours=1)
-"""How often certificates without a row are looked for: older stores and imported ones have some."""
-
-PAGES = 20
-PAGE = 500
-"""So many pages of that walk in one round, and so many certificates on a page."""
 
 
 class Background:
@@ -47,19 +42,19 @@ class Background:
         self._watch = watch
         self._forecast = forecast
         self._work_is_due = work_is_due
+        self._adoption = Adoption(config, database, clock)
         self._joiners = Joiners(config, database, clock)
         self._guard = StormGuard(clock=clock, database=database, watch=watch, forecast=forecast)
-        self._walks_since: float | None = None
-        self._walk: Place | None = None
 
     def round(self) -> None:
         """Raises what the store raises; whatever was not done is due at the next round."""
         self._end_pauses()
-        self._adopt()
+        self._adoption.look()
         self._joiners.look()
         opened = 0
-        for authority in self._config().authorities:
-            self._end_expired(authority)
+        authorities = self._config().authorities
+        self._end_expired(authorities)
+        for authority in authorities:
             opened += self._joiners.open_some(authority, self._allowance(authority))
             if self._guard.lets_pass(authority):
                 opened += self._open_urgent(authority)
@@ -118,13 +113,17 @@ class Background:
             log_event(Event.AUTHORITY_RESUMED, authority=authority)
         self._work_is_due()
 
-    def _end_expired(self, authority: str) -> None:
-        """There is no way back from EXPIRED, so not by a clock that nobody has confirmed."""
-        if not self._watch.is_confirmed(authority):
+    def _end_expired(self, configured: Collection[str]) -> None:
+        """There is no way back from EXPIRED, so not by a clock that nobody has confirmed.
+
+        Each authority's by its own word; what came from elsewhere, and what is left of one that is gone, by any's.
+        """
+        confirmed = [name for name in configured if self._watch.is_confirmed(name)]
+        if not confirmed:
             return
         now = self._clock.now()
         with self._database.read() as connection:
-            ids = renewals.ended(connection, authority, now, AT_ONCE)
+            ids = renewals.ended(connection, now, AT_ONCE, unless_of=set(configured) - set(confirmed))
         if not ids:
             return
         with self._database.write() as connection:
@@ -136,24 +135,6 @@ class Background:
                     connection, Event.CERTIFICATE_EXPIRED, at=now, enrollment_id=after.id, address=after.address
                 )
         _tell_expired(ended)
-
-    def _adopt(self) -> None:
-        """Give a row to certificates that have none, a few pages a round, once an hour the whole way."""
-        passed = self._clock.monotonic()
-        if self._walk is None and self._walks_since is not None and passed - self._walks_since < WALK.total_seconds():
-            return
-        if self._walk is None:
-            self._walks_since = passed
-        for _ in range(PAGES):
-            with self._database.read() as connection:
-                found, self._walk = renewals.without_row(connection, self._walk, PAGE)
-            for start in range(0, len(found), AT_ONCE):
-                config, now = self._config(), self._clock.now()
-                with self._database.write() as connection:
-                    for certificate_id in found[start : start + AT_ONCE]:
-                        plan(connection, config, certificates.get(connection, certificate_id), now)
-            if self._walk is None:
-                return
 
 
 def _is_missing(config: Config, address: str, known: dict[str, mailboxes.StoredMailbox]) -> bool:

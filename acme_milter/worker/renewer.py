@@ -33,7 +33,7 @@ def plan(connection: sa.Connection, config: Config, certificate: StoredCertifica
     """Give an active certificate its row; the authority's word on it is asked for right after (RFC 9773 §4.3)."""
     renewals.forget(connection, certificate.id)
     span = span_by(policy_of(config, certificate.address), certificate.not_before, certificate.not_after)
-    authority = _renewing_authority(config, certificate)
+    authority = renewing_authority(config, certificate)
     planned = renewals.by_day(connection, authority, day_of(span.earliest), day_of(span.latest))
     active = renewals.number_active(connection, authority) + 1
     renewal = Renewal(
@@ -48,7 +48,7 @@ def plan(connection: sa.Connection, config: Config, certificate: StoredCertifica
     return renewal
 
 
-def _renewing_authority(config: Config, certificate: StoredCertificate) -> str:
+def renewing_authority(config: Config, certificate: StoredCertificate) -> str:
     """Its own, while that is configured; for one from elsewhere, whoever the mailbox's policy names."""
     if certificate.authority in config.authorities:
         return certificate.authority

@@ -129,7 +129,8 @@ def test_what_has_ended_is_found_by_its_end(database: Database) -> None:
         an_active(connection, "gone", not_after=NOW)
         an_active(connection, "there", not_after=NOW + MINUTE)
     with database.read() as connection:
-        assert renewals.ended(connection, "ca", NOW, 9) == ["gone"]
+        assert renewals.ended(connection, NOW, 9, unless_of=()) == ["gone"]
+        assert renewals.ended(connection, NOW, 9, unless_of={"ca"}) == []
 
 
 def test_budgets_count_sixty_minutes_whatever_became_of_an_order(database: Database) -> None:
@@ -207,7 +208,8 @@ def test_no_query_of_a_step_or_a_round_reads_a_whole_table(sqlite: Database) -> 
         renewals.number_due(connection, "ca", NOW, NOW)
         renewals.number_urgent(connection, "ca", NOW)
         renewals.to_ask(connection, "ca", NOW, 1)
-        renewals.ended(connection, "ca", NOW, 5)
+        renewals.ended(connection, NOW, 5, unless_of={"ca"})
+        renewals.of_authority(connection, "ca", "c", 5)
         renewals.without_row(connection, (NOW, "a", "b"), 5)
         joiners.unserved(connection, came_as="joiner", since=NOW)
         for text, values in tuple(asked):

@@ -16,8 +16,10 @@ from acme_milter.store import audit, certificates, enrollments, holds, mailbox_k
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.store.mailboxes import StoredMailbox
+from acme_milter.store.schema import certificate as certificate_table
 from acme_milter.store.schema import enrollment as table
 from acme_milter.store.schema import mailbox as mailbox_table
+from acme_milter.store.timeline import IMPORTED
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 from tests.worker.test_renewer import certified
@@ -248,3 +250,44 @@ def test_the_round_after_a_quiet_night_asks_nothing(make_orders: MakeOrderBench)
     with bench.database.read() as connection:
         assert holds.waiting(connection) == []
     assert opened(bench, Cause.RENEWAL) != []
+
+
+def come_from(bench: OrderBench, authority: str) -> None:
+    with bench.database.write() as connection:
+        for one in (table, certificate_table):
+            connection.execute(one.update().values(authority=authority))
+
+
+def test_renewals_with_an_authority_that_is_gone_pass_to_the_one_that_the_policy_names(
+    make_orders: MakeOrderBench,
+) -> None:
+    bench = make_orders(others={"before": {}})
+    give_certificates(bench, age=timedelta(days=10))
+    come_from(bench, "before")
+    background = bench.make_background()
+    background.round()
+    with bench.database.read() as connection:
+        assert [row.authority for row in renewals.of_mailbox(connection, bench.addresses[0])] == ["before"]
+    bench.configure({}, {})
+    background.round()
+    with bench.database.read() as connection:
+        (row,) = renewals.of_mailbox(connection, bench.addresses[0])
+        assert (row.authority, row.ask_at) == ("ca", None)
+        assert renewals.authorities(connection) == {"ca"}
+    bench.clock.advance(days=250)
+    background.round()
+    assert [one.authority for one in opened(bench, Cause.RENEWAL)] == ["ca"]
+
+
+def test_what_came_from_elsewhere_ends_too_and_by_any_authoritys_clock(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(minds_the_clock=True)
+    active = certified(bench)
+    come_from(bench, IMPORTED)
+    with bench.database.write() as connection:
+        connection.execute(table.update().values(not_after=bench.clock() - timedelta(hours=1)))
+    background = bench.make_background()
+    background.round()
+    assert bench.get(active.id).state is State.ACTIVE
+    bench.watch.look()
+    background.round()
+    assert bench.get(active.id).state is State.EXPIRED

@@ -12,6 +12,7 @@ from alembic.util.exc import CommandError
 
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.owner import as_owner
+from acme_milter.config.database_url import without_password
 from acme_milter.config.schema import Config
 from acme_milter.store.database import Database, StoreUnusable, in_words
 
@@ -60,7 +61,7 @@ def store_fault(config: Config, error: Exception) -> str:
     """`error`, one of STORE_FAULTS, for people: the store's place without its password, and what the store said."""
     if isinstance(error, StoreUnusable):
         return str(error)
-    place = sa.make_url(config.store.url).render_as_string(hide_password=True)
+    place = without_password(config.store.url)
     if isinstance(error, CommandError):
         return f"{place}: another version of acme-milter made this store; run that one, or restore a backup"
     if isinstance(known := in_words(error), StoreUnusable):

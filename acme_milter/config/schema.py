@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from acme_milter.config.database_url import has_password
 from acme_milter.config.layering import Layers
 from acme_milter.config.member import Member
 from acme_milter.config.policy import (
@@ -104,7 +104,7 @@ class Store(Section):
     @property
     def has_password(self) -> bool:
         """True when the URL itself carries a password."""
-        return urlsplit(self.url).password is not None
+        return has_password(self.url)
 
 
 def _before_postfix(deadline: timedelta) -> timedelta:

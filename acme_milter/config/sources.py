@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, ValidationInfo, model_validator
 
+from acme_milter.config.database_url import has_password
 from acme_milter.config.secret import Secret
 from acme_milter.config.section import Section
 from acme_milter.config.values import FilePath, LastingDuration, Several, local_path
@@ -87,7 +88,7 @@ class _WithUrl(SourceCommon):
     @property
     def has_password(self) -> bool:
         """True when the URL stands in the configuration and carries one."""
-        return isinstance(self.url, str) and urlsplit(self.url).password is not None
+        return isinstance(self.url, str) and has_password(self.url)
 
     def url_text(self) -> str | None:
         """The URL, which is not for logs. Raises SecretUnavailable when it is kept somewhere and cannot be read."""

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A value as an administrator writes it: `30d`, `0660`, `{file: PATH}`; the way back from the typed values."""
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import Enum
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from acme_milter.config.database_url import without_password
 from acme_milter.config.patterns import Pattern
 from acme_milter.config.secret import SecretSource
 from acme_milter.config.section import Section
@@ -54,13 +53,6 @@ def duration(value: timedelta) -> str:
         return f"{seconds // (365 * 86_400)}y"
     unit, length = next(((u, n) for u, n in _UNITS[1:] if seconds and seconds % n == 0), ("s", 1))
     return f"{seconds // length}{unit}"
-
-
-def without_password(url: str) -> str:
-    """A database URL with *** for its password."""
-    if urlsplit(url).password is None:
-        return url
-    return re.sub(r"(://[^/@]*?):[^/]*@", r"\1:***@", url, count=1)
 
 
 def one_line(value: object) -> str:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from acme_milter.config.database_url import has_password, without_password
 from acme_milter.config.differences import as_document
 from acme_milter.config.loader import load, load_text
 from acme_milter.config.schema import Config
-from acme_milter.config.written_form import duration, without_password
+from acme_milter.config.written_form import duration
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "contrib" / "examples" / "acme-milter.yaml"
@@ -79,3 +80,21 @@ def test_durations_are_written_as_people_write_them(text: str) -> None:
 def test_a_url_without_a_password_stays_whole() -> None:
     assert without_password("sqlite:////a:b@c/x.db") == "sqlite:////a:b@c/x.db"
     assert without_password("postgresql://u:p:w@h/x") == "postgresql://u:***@h/x"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:p/w?@h/x", "postgresql://u:***@h/x"),
+        ("postgresql://u:p@w@h/x", "postgresql://u:***@h/x"),
+        (
+            "postgresql://u@h/x?sslmode=require&password=p&port=1",
+            "postgresql://u@h/x?sslmode=require&password=***&port=1",
+        ),
+        ("mysql://u@h/x?PassWd=p%26", "mysql://u@h/x?PassWd=***"),
+    ],
+)
+def test_a_password_is_not_shown_wherever_it_stands_in_a_url(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+    assert has_password(url)
+    assert not has_password("postgresql://[::1]:5432/x?sslmode=require")

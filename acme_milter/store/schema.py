@@ -397,3 +397,4 @@ bulk_item = sa.Table(
 )
 sa.Index("ix_bulk_item_waiting", bulk_item.c.run_id, bulk_item.c.outcome, bulk_item.c.authority, bulk_item.c.position)
 sa.Index("ix_bulk_item_enrollment", bulk_item.c.enrollment_id)
+sa.Index("ix_bulk_item_address", bulk_item.c.address)

@@ -203,3 +203,4 @@ def _runs() -> None:
     )
     op.create_index("ix_bulk_item_waiting", "bulk_item", ["run_id", "outcome", "authority", "position"])
     op.create_index("ix_bulk_item_enrollment", "bulk_item", ["enrollment_id"])
+    op.create_index("ix_bulk_item_address", "bulk_item", ["address"])

@@ -136,7 +136,7 @@ def test_the_commands_of_the_document_do_what_it_says(office: Office) -> None:
     office.sync({})
     blocks = re.findall(r"^```sh\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         words = shlex.split(line.replace("alice@", "user1@"))
         assert words[0] == "acme-milter"

@@ -67,13 +67,23 @@ def span_of(not_before: datetime, not_after: datetime, at: float, spread: timede
     """The span of a certificate's planned renewal.
 
     ``at``: share of the lifetime at which it is due at the latest. ``spread``: by how much it may be earlier, None for
-    a third of the lifetime; but never in the certificate's first tenth.
+    a third of the lifetime. Whatever they are, not in the first tenth (each renewal would be due as it arrives), and
+    not once it is urgent (there would be no time to fail).
     """
     lifetime = max(not_after - not_before, timedelta(0))
-    latest = not_before + at * lifetime
+    urgent = not_after - min(lifetime / 10, NEAR_THE_END)
+    soonest = not_before + lifetime / 10
+    latest = min(max(not_before + at * lifetime, soonest), urgent)
     wanted = latest - (lifetime / 3 if spread is None else spread)
-    earliest = min(max(wanted, not_before + lifetime / 10), latest)
-    return Span(earliest, latest, not_after - min(lifetime / 10, NEAR_THE_END), latest - not_before)
+    return Span(min(max(wanted, soonest), latest), latest, urgent, latest - not_before)
+
+
+def not_sooner_than(got_at: datetime, not_after: datetime) -> datetime:
+    """Until when a certificate that has just come is kept, whatever it says of itself and whoever calls.
+
+    One that is dated back, or an authority that calls for every one, would have us order for ever.
+    """
+    return got_at + min(DAY, max(not_after - got_at, timedelta(0)) / 3)
 
 
 def try_again_after(lifetime: timedelta) -> timedelta:

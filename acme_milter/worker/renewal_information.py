@@ -16,7 +16,7 @@ from acme_milter.certificate.renewal import renewal_info_id
 from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import Cause
-from acme_milter.enrollment.renewal import DAY, moment_in_window, was_advanced
+from acme_milter.enrollment.renewal import moment_in_window, not_sooner_than, was_advanced
 from acme_milter.eventlog import Event, log_event
 from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
@@ -75,6 +75,9 @@ class RenewalInformation:
             pause = min(2 * self._pauses.get(name, _FIRST_PAUSE / 2), _LONGEST_PAUSE)
             self._pauses[name] = pause
             self._rest(name, max(pause, asked or timedelta(0)))
+            # The others' turn comes first: it may be this one certificate that the authority stumbles over.
+            with self._database.write() as connection:
+                renewals.ask_again(connection, stored.id, self._clock.now() + max(pause, SOONEST))
             log_event(Event.AUTHORITY_BUSY, authority=name, asked="renewalInfo", error=str(error))
         else:
             self._pauses.pop(name, None)
@@ -107,7 +110,9 @@ class RenewalInformation:
         before = (renewal.window_start, renewal.window_end) if renewal.window_start and renewal.window_end else None
         window = info.start, info.end
         advanced = was_advanced(window, before, span, now)
-        moment = max(moment_in_window(*window, stored.id, now), self._not_sooner_than(stored))
+        moment = moment_in_window(*window, stored.id, now)
+        if self._was_called_for(stored):
+            moment = max(moment, not_sooner_than(stored.stored_at, stored.not_after))
         changes: dict[str, object] = {
             "window_start": info.start,
             "window_end": info.end,
@@ -129,13 +134,11 @@ class RenewalInformation:
         if advanced:
             self._advanced[stored.authority, info.explanation_url] += 1
 
-    def _not_sooner_than(self, stored: StoredCertificate) -> datetime:
-        """An authority that calls for the successor of what it has just called for is heard once a day, not at once."""
+    def _was_called_for(self, stored: StoredCertificate) -> bool:
+        """Whether the authority calls for the successor of what it has just called for: heard once a day."""
         with self._database.read() as connection:
             enrollment = enrollments.get(connection, stored.enrollment_id)
-        if enrollment is None or enrollment.cause is not Cause.URGENT:
-            return stored.not_before
-        return stored.not_before + min(DAY, (stored.not_after - stored.not_before) / 10)
+        return enrollment is not None and enrollment.cause is Cause.URGENT
 
     def _tell(self) -> None:
         """An authority that calls for everything at once is one line now and then, not one for each certificate."""

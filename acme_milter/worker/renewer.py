@@ -14,6 +14,7 @@ from acme_milter.enrollment.renewal import (
     DAY,
     Obstacle,
     day_of,
+    not_sooner_than,
     obstacle,
     planned_moment,
     try_again_after,
@@ -36,13 +37,15 @@ def plan(connection: sa.Connection, config: Config, certificate: StoredCertifica
     authority = renewing_authority(config, certificate)
     planned = renewals.by_day(connection, authority, day_of(span.earliest), day_of(span.latest))
     active = renewals.number_active(connection, authority) + 1
+    due_at = planned_moment(span, planned, active, certificate.id, now)
+    ours = authority == certificate.authority
     renewal = Renewal(
         certificate_id=certificate.id,
         authority=authority,
         address=certificate.address,
-        due_at=planned_moment(span, planned, active, certificate.id, now),
+        due_at=max(due_at, not_sooner_than(certificate.stored_at, certificate.not_after)) if ours else due_at,
         urgent_at=span.urgent,
-        ask_at=now if authority == certificate.authority else None,
+        ask_at=now if ours else None,
     )
     renewals.plan(connection, renewal)
     return renewal

@@ -17,6 +17,7 @@ from acme_milter.enrollment.renewal import (
     day_of,
     mean_per_hour,
     moment_in_window,
+    not_sooner_than,
     obstacle,
     planned_moment,
     span_of,
@@ -58,8 +59,21 @@ def test_no_span_begins_in_the_first_tenth_or_after_its_end(
     lifetime: timedelta, at: float, spread: timedelta | None
 ) -> None:
     span = a_span(lifetime, at, spread)
-    assert span.earliest <= span.latest
-    assert span.earliest >= min(NOW + lifetime / 10, span.latest)
+    assert NOW + lifetime / 10 <= span.earliest <= span.latest
+
+
+@given(lifetime=LIFETIMES, at=st.floats(0, 1), spread=st.none() | LIFETIMES)
+def test_whatever_a_policy_says_there_is_time_to_fail_before_the_end(
+    lifetime: timedelta, at: float, spread: timedelta | None
+) -> None:
+    span = a_span(lifetime, at, spread)
+    assert span.latest <= span.urgent < NOW + lifetime
+
+
+def test_what_has_just_come_is_kept_for_a_day_or_a_third_of_what_is_left() -> None:
+    assert not_sooner_than(NOW, NOW + YEAR) == NOW + timedelta(days=1)
+    assert not_sooner_than(NOW, NOW + timedelta(hours=3)) == NOW + timedelta(hours=1)
+    assert not_sooner_than(NOW, NOW - YEAR) == NOW
 
 
 @given(

@@ -7,9 +7,14 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from acme_milter.enrollment.model import Cause
-from acme_milter.store import renewals
+from acme_milter.acme.client import AcmeClient
+from acme_milter.acme.problem import ServerBusy
+from acme_milter.acme.renewal_info import RenewalInfo
+from acme_milter.enrollment.model import Cause, Enrollment
+from acme_milter.store import certificates, enrollments, renewals
 from acme_milter.store.renewals import Renewal
+from acme_milter.store.schema import certificate as certificate_table
+from acme_milter.worker.renewal_information import renewal_id
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 from tests.worker.test_background import opened
@@ -84,6 +89,50 @@ def test_an_authority_that_calls_for_every_successor_is_heard_once_a_day(make_or
     assert timedelta(hours=23) < row(bench).due_at - bench.clock() <= timedelta(days=1)
 
 
+def test_a_certificate_that_is_dated_back_is_kept_for_a_day_too_whoever_calls(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    bench.site.authority.set_knobs(ARI="past")
+    certified(bench, called_for(bench))
+    with bench.database.write() as connection:
+        back = bench.clock() - timedelta(days=300)
+        connection.execute(certificate_table.update().values(not_before=back))
+    bench.make_renewal_information().ask()
+    assert timedelta(hours=23) < row(bench).due_at - bench.clock() <= timedelta(days=1)
+
+
+def called_for(bench: OrderBench) -> Enrollment:
+    with bench.database.write() as connection:
+        return enrollments.open_new(
+            connection, address=bench.addresses[0], authority="ca", cause=Cause.URGENT, now=bench.clock()
+        )
+
+
+def test_one_certificate_that_the_authority_stumbles_over_holds_up_no_other(
+    make_orders: MakeOrderBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_orders(mailboxes=2)
+    for address in bench.addresses:
+        certified(bench, bench.open(address))
+    answers = AcmeClient.renewal_info
+    with bench.database.read() as connection:
+        (first,) = renewals.to_ask(connection, "ca", bench.clock(), 1)
+        bad = renewal_id(certificates.get(connection, first.certificate_id))
+
+    def stumble(client: AcmeClient, name: str) -> RenewalInfo | None:
+        if name == bad:
+            raise ServerBusy("500")
+        return answers(client, name)
+
+    monkeypatch.setattr(AcmeClient, "renewal_info", stumble)
+    asking = bench.make_renewal_information()
+    asking.ask()
+    bench.clock.advance(minutes=2)
+    asking.ask()
+    with bench.database.read() as connection:
+        windows = [renewals.of_mailbox(connection, address)[0].window_start for address in bench.addresses]
+    assert sorted(found is None for found in windows) == [False, True]
+
+
 def test_a_window_that_ends_before_it_begins_is_no_answer(make_orders: MakeOrderBench) -> None:
     bench = make_orders()
     certified(bench)
@@ -115,8 +164,8 @@ def test_one_that_does_not_answer_is_left_alone_for_a_while(make_orders: MakeOrd
     asking.ask()
     bench.configure({}, {})
     asking.ask()
-    assert row(bench) == planned
-    bench.clock.advance(minutes=2)
+    assert (row(bench).due_at, row(bench).window_start) == (planned.due_at, None)
+    bench.clock.advance(hours=7)
     with bench.database.write() as connection:
         known = bench.site.authority.directory_url
         connection.execute(sa.text("UPDATE account SET directory_url = :known"), {"known": known})

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A renewal against the test CA: its row, what it replaces, whose key it gets, and what a person asks for."""
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from acme_milter.enrollment.renewal import day_of
 from acme_milter.store import bulk_runs, certificates, enrollments, mailbox_keys, mailboxes, renewals, revocations
 from acme_milter.store.bulk_runs import BulkRun, Kind, RunState
 from acme_milter.store.renewals import Renewal
-from acme_milter.worker.renewer import Renewer
+from acme_milter.worker.renewer import Renewer, plan
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 
@@ -173,3 +174,15 @@ def test_a_person_renews_at_once_what_has_a_certificate(make_orders: MakeOrderBe
     assert row.opened_at is not None
     again = renewer(bench).answer({"call": "renew", "addresses": [first.address]})
     assert again["results"] == [{"address": first.address, "outcome": "already-open", "id": opened.id}]
+
+
+def test_a_certificate_whose_time_seems_to_have_come_as_it_arrives_is_not_renewed_at_once(
+    make_orders: MakeOrderBench,
+) -> None:
+    """The authority has dated it back, or lets all of them end on one day."""
+    bench = make_orders()
+    certified(bench)
+    (stored,) = bench.certificates()
+    dated_back = dataclasses.replace(stored, not_before=stored.not_before - timedelta(days=3650))
+    with bench.database.write() as connection:
+        assert plan(connection, bench.config, dated_back, bench.clock()).due_at == stored.stored_at + timedelta(days=1)

@@ -126,6 +126,8 @@ def _show(part: Mapping[str, Any], *, dry_run: bool) -> None:
     for kind in _LINES:
         for line in _lines(kind, part[kind]):
             click.echo(f"  {line}")
+    for remark in part["remarks"]:
+        click.echo(f"  note: {remark}")
     for line in _on_delivery(part["joined"]["shown"]):
         click.echo(f"  {line}")
     for hold in part["holds"]:

@@ -12,6 +12,8 @@ from acme_milter.protocol.mailbox import MAX_ADDRESS_OCTETS
 MOST = 500_000
 """Records that one source may list. Each takes a kilobyte or so: whoever lists more would take the worker's memory."""
 
+MOST_REMARKS = 100
+
 MAX_QUOTED = 200  # characters of another program's words in a fault
 _LOGIN = re.compile(r"://[^/\s]*@")
 
@@ -108,8 +110,9 @@ class Gathering:
             raise SourceFault(self.source, f"lists more than {MOST} mailboxes; the list was not used")
 
     def remark(self, sentence: str) -> None:
-        """Note something the administrator should know; said once."""
-        self._remarks[sentence] = None
+        """Note something the administrator should know; said once. What goes on for ever is not all kept."""
+        if len(self._remarks) < MOST_REMARKS:
+            self._remarks[sentence] = None
 
     def reading(self) -> Reading:
         """What was gathered; an address that was rejected once is not among the entries."""

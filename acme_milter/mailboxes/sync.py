@@ -70,6 +70,7 @@ class Difference:
     excluded: tuple[tuple[str, str], ...] = ()
     rejected: tuple[tuple[str, str], ...] = ()
     left_out: tuple[LeftOut, ...] = ()
+    remarks: tuple[str, ...] = ()
     stops: tuple[Stop, ...] = ()
 
     def without(self, held: Collection[str]) -> "Difference":
@@ -168,6 +169,7 @@ def difference(
         respelled=tuple(changes.respelled),
         excluded=tuple(excluded),
         rejected=reading.rejected,
+        remarks=reading.remarks,
         left_out=left_out(source, excluded, reading.rejected, known),
         stops=tuple(stops),
     )

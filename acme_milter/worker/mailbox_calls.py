@@ -112,6 +112,7 @@ def as_document(outcome: Outcome, shown: int) -> dict[str, object]:
         "error": None,
         "number": found.number,
         **{kind: {"count": len(pairs), "shown": pairs[:shown]} for kind, pairs in _kinds(found).items()},
+        "remarks": list(found.remarks),
         "holds": [
             {"name": stop.name, "reason": stop.reason, "size": stop.size, "held": stop.name in outcome.held}
             for stop in found.stops

@@ -104,6 +104,13 @@ def test_a_source_that_lists_without_end_is_stopped(monkeypatch: pytest.MonkeyPa
         found.add("c@example.org")
 
 
+def test_not_more_is_remarked_than_anybody_reads() -> None:
+    found = Gathering("hr")
+    for number in range(1000):
+        found.remark(f"the key {number} is not used")
+    assert len(found.reading().remarks) == 100
+
+
 def test_words_of_others_are_quoted_on_one_short_line_without_a_login() -> None:
     assert quoted("could not open\n postgresql://me:secret@db/x \x1b[31m") == "could not open postgresql://…@db/x [31m"
     assert len(quoted("x" * 1000)) == 200

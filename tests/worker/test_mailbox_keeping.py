@@ -410,6 +410,13 @@ def test_a_source_is_read_again_when_its_time_has_come(it: Keeping) -> None:
     wait_until(lambda: "new" in it.managed(), "the next reading")
 
 
+def test_a_source_s_remarks_reach_whoever_looks_at_it(it: Keeping) -> None:
+    it.csv.write_text("address,room\nann@org.example,12\n")
+    os.utime(it.csv, (0, 0))
+    answer: dict[str, Any] = it.calls.sync({"source": "hr", "dry_run": True})
+    assert answer["sources"][0]["remarks"] == [f"{it.csv}: the column room is not used"]
+
+
 def test_a_dry_run_tells_and_changes_nothing(it: Keeping) -> None:
     it.settle(PEOPLE)
     before = it.rows()

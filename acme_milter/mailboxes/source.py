@@ -2,6 +2,7 @@
 """What a source of mailboxes is: something that reads all of its entries, or says why it cannot."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,6 +14,9 @@ MOST = 500_000
 """Records that one source may list. Each takes a kilobyte or so: whoever lists more would take the worker's memory."""
 
 MOST_REMARKS = 100
+
+MANY = 20
+"""Mailboxes of one id that are worth a remark: the id may be a department's, and then all share their keys."""
 
 MAX_QUOTED = 200  # characters of another program's words in a fault
 _LOGIN = re.compile(r"://[^/\s]*@")
@@ -117,8 +121,14 @@ class Gathering:
     def reading(self) -> Reading:
         """What was gathered; an address that was rejected once is not among the entries."""
         refused = {text.lower() for text in self._rejected}
-        kept = (entry for folded, entry in self._entries.items() if folded not in refused)
-        return Reading(tuple(kept), tuple(self._rejected.items()), tuple(self._remarks))
+        kept = tuple(entry for folded, entry in self._entries.items() if folded not in refused)
+        for lasting, number in Counter(entry.id for entry in kept if entry.id is not None).most_common(3):
+            if number > MANY:
+                self.remark(
+                    f"{number} mailboxes have the id {quoted(lasting)}, so their keys are one person's, and are exported"
+                    " together as that person's history; is the id really a person's?"
+                )
+        return Reading(kept, tuple(self._rejected.items()), tuple(self._remarks))
 
 
 def quoted(text: str | bytes) -> str:

@@ -104,6 +104,17 @@ def test_a_source_that_lists_without_end_is_stopped(monkeypatch: pytest.MonkeyPa
         found.add("c@example.org")
 
 
+@pytest.mark.parametrize(("mailboxes", "remarked"), [(20, False), (21, True)])
+def test_an_id_of_very_many_mailboxes_is_remarked_since_they_would_share_their_keys(
+    mailboxes: int, remarked: bool
+) -> None:
+    found = Gathering("hr")
+    for number in range(mailboxes):
+        found.add(f"p{number}@example.org", id="Sales")
+        found.add(f"nobody{number}@example.org")
+    assert bool(found.reading().remarks) is remarked
+
+
 def test_not_more_is_remarked_than_anybody_reads() -> None:
     found = Gathering("hr")
     for number in range(1000):

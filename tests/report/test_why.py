@@ -115,10 +115,14 @@ def test_a_mailbox_from_a_source(story: Story, tmp_path: Path, facts: dict[str, 
     assert words in str(document["text"])
 
 
-def test_who_is_excluded_is_told_the_pattern(story: Story, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [("svc-backup", "exclude svc-*@*"), ("noreply", "the built-in pattern noreply@* (system address;")],
+)
+def test_who_is_excluded_is_told_the_pattern(story: Story, tmp_path: Path, name: str, pattern: str) -> None:
     with story.database.read() as connection:
-        document = why(connection, configuration(tmp_path), NOW, address="svc-backup@staff.example")
-    assert "matches exclude svc-*@*" in str(document["text"])
+        document = why(connection, configuration(tmp_path), NOW, address=f"{name}@staff.example")
+    assert f"and would not be wanted: it matches {pattern}" in str(document["text"])
 
 
 def test_observe_brings_no_certificate_and_why_says_so(story: Story, tmp_path: Path) -> None:

@@ -125,8 +125,8 @@ class Gathering:
         for lasting, number in Counter(entry.id for entry in kept if entry.id is not None).most_common(3):
             if number > MANY:
                 self.remark(
-                    f"{number} mailboxes have the id {quoted(lasting)}, so their keys are one person's, and are exported"
-                    " together as that person's history; is the id really a person's?"
+                    f"{number} mailboxes have the id {quoted(lasting)}: their keys count as one person's, and are"
+                    " exported together as that person's history. Is the id really a person's?"
                 )
         return Reading(kept, tuple(self._rejected.items()), tuple(self._remarks))
 

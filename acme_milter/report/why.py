@@ -140,8 +140,10 @@ def _not_managed(config: Config, story: Story) -> Why:
         sources = config.domains[known.domain].source
         place = f"the source {' or '.join(sources)}" if sources else f"domains.{known.domain}.mailboxes.list"
         reason = config.exclusion_of(known.address, sources[0], frozenset()) if sources else None
-        because = f", and would not be wanted: it {reason}" if reason else ""
-        return Why("unknown", f"{known.address} is not managed: {place} does not have it{because}.{still}", command)
+        if reason:  # whom a source lists and nobody wants has no row
+            text = f"{known.address} is not managed: whether {place} has it or not, it {reason}.{still}"
+            return Why("excluded", text, f"acme-milter mailbox sync --source {sources[0]} --dry-run")
+        return Why("unknown", f"{known.address} is not managed: {place} does not have it.{still}", command)
     if sourced.left_at is not None:
         text = f"{known.address} is not managed: the source {sourced.source} does not have it since"
         since = sourced.missing_since or sourced.left_at

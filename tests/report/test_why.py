@@ -122,7 +122,8 @@ def test_a_mailbox_from_a_source(story: Story, tmp_path: Path, facts: dict[str, 
 def test_who_is_excluded_is_told_the_pattern(story: Story, tmp_path: Path, name: str, pattern: str) -> None:
     with story.database.read() as connection:
         document = why(connection, configuration(tmp_path), NOW, address=f"{name}@staff.example")
-    assert f"and would not be wanted: it matches {pattern}" in str(document["text"])
+    assert document["word"] == "excluded"
+    assert f"whether the source staff has it or not, it matches {pattern}" in str(document["text"])
 
 
 def test_observe_brings_no_certificate_and_why_says_so(story: Story, tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ class Event(StrEnum):
     CHALLENGE_REFUSED = "challenge-refused"
     CHALLENGE_UNSOLICITED = "challenge-unsolicited"
     CLOCK_JUMPED = "clock-jumped"
+    CLOCK_MENDED = "clock-mended"
     CLOCK_SKEWED = "clock-skewed"
     CONFIG_FAULT = "config-fault"
     CONFIG_LOADED = "config-loaded"

@@ -210,6 +210,26 @@ def put_off(connection: sa.Connection, enrollment_id: str, *, owner: str, until:
     connection.execute(table.update().where(table.c.id == enrollment_id).values(next_attempt_at=until))
 
 
+def call_back(connection: sa.Connection, authority: str, now: datetime, future: datetime, limit: int) -> int:
+    """Have open ones that got into their state later than in ``future``, and wait for later still, be due now.
+
+    Returns how many, ``limit`` at most: no clock that is right has dated them.
+    """
+    wanted = (
+        sa.select(table.c.id)
+        .where(
+            table.c.authority == authority,
+            table.c.state.in_([state.value for state in OPEN_STATES]),
+            table.c.state_since > future,
+            table.c.next_attempt_at >= table.c.state_since,
+        )
+        .limit(limit)
+    )
+    found = list(connection.execute(wanted).scalars())
+    connection.execute(table.update().where(table.c.id.in_(found)).values(next_attempt_at=now))
+    return len(found)
+
+
 def release_all(connection: sa.Connection, *, place: str, but: str) -> None:
     """At start: leases of predecessors at this ``place`` are void, all ``but`` our own."""
     connection.execute(

@@ -201,6 +201,20 @@ def to_ask(connection: sa.Connection, authority: str, now: datetime, limit: int)
     return [Renewal(**row._asdict()) for row in rows]
 
 
+def call_back(connection: sa.Connection, authority: str, now: datetime, future: datetime, limit: int) -> int:
+    """Have those that were opened later than in ``future`` be due now; returns how many, ``limit`` at most.
+
+    No clock that is right has dated them. Walks through all of the authority's.
+    """
+    wanted = (
+        sa.select(table.c.certificate_id).where(table.c.authority == authority, table.c.opened_at > future).limit(limit)
+    )
+    found = list(connection.execute(wanted).scalars())
+    for certificate_id in found:
+        move(connection, certificate_id, now, opened_at=None)
+    return len(found)
+
+
 def ask_again(connection: sa.Connection, certificate_id: str, ask_at: datetime | None) -> None:
     """When to ask the authority next; None: never."""
     connection.execute(table.update().where(table.c.certificate_id == certificate_id).values(ask_at=ask_at))

@@ -17,6 +17,7 @@ from acme_milter.store.renewals import Due
 from acme_milter.worker.adoption import Adoption
 from acme_milter.worker.clock_watch import ClockWatch
 from acme_milter.worker.joiners import Joiners
+from acme_milter.worker.mending import Mending
 from acme_milter.worker.renewer import AT_ONCE, open_renewal
 from acme_milter.worker.storm_guard import StormGuard
 
@@ -43,6 +44,7 @@ class Background:
         self._forecast = forecast
         self._work_is_due = work_is_due
         self._adoption = Adoption(config, database, clock)
+        self._mending = Mending(database, clock, watch)
         self._joiners = Joiners(config, database, clock)
         self._guard = StormGuard(clock=clock, database=database, watch=watch, forecast=forecast)
 
@@ -55,6 +57,9 @@ class Background:
         authorities = self._config().authorities
         self._end_expired(authorities)
         for authority in authorities:
+            self._mending.look(authority)
+            if not self._watch.is_heard(authority):
+                continue  # what is opened, or put off, by a clock that is years ahead is not looked at for years
             opened += self._joiners.open_some(authority, self._allowance(authority))
             if self._guard.lets_pass(authority):
                 opened += self._open_urgent(authority)

@@ -89,7 +89,9 @@ class BulkFeeder:
         return opened
 
     def _reason_to_stop(self, run: BulkRun, authority: str, limits: AuthorityLimits) -> str | None:
-        since = max(self._clock() - HOUR, run.counted_from)
+        now = self._clock()
+        # A run that a clock was ahead for when it began would count nothing.
+        since = max(now - HOUR, run.counted_from) if run.counted_from <= now else now - HOUR
         with self._database.read() as connection:
             failed = budgets.failed(connection, authority, since)
             if failed < limits.failed_per_hour or not bulk_items.waiting(connection, run.id, authority, 1):

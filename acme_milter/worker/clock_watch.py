@@ -37,6 +37,7 @@ class ClockWatch:
         self._jumps = JumpWatch(clock)
         self._in_doubt: set[str] = set()  # nobody has confirmed the clock since it jumped
         self._confirmed: set[str] = set()
+        self._heard: set[str] = set()
         self._told: dict[str, timedelta] = {}
         self._next_look: dict[str, float] = {}
         self._pauses: dict[str, timedelta] = {}
@@ -59,6 +60,14 @@ class ClockWatch:
         """Whether the authority has said, since the start and since any jump, that the clock is right."""
         self._notice()
         return authority in self._confirmed and self.objection(authority) is None
+
+    def is_heard(self, authority: str) -> bool:
+        """Whether the authority has answered since the start and does not say that the clock is wrong.
+
+        A machine without a battery starts in another year. One that we have no account with is not asked, and passes.
+        """
+        heard = authority in self._heard or self._authorities.clock_skew(authority) is not None
+        return self.objection(authority) is None and (heard or not self._authorities.is_known(authority))
 
     def look(self) -> None:
         """One round: ask those whose word is old, in doubt or against us."""
@@ -83,6 +92,7 @@ class ClockWatch:
             pause = self._pauses[name] = min(2 * self._pauses.get(name, _FIRST_PAUSE / 2), _USUAL)
         else:
             self._pauses.pop(name, None)
+            self._heard.add(name)
             right = skew is not None and abs(skew) <= WRONG
             if right:
                 self._in_doubt.discard(name)

@@ -16,13 +16,14 @@ from acme_milter.store import audit, certificates, enrollments, holds, mailbox_k
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.store.mailboxes import StoredMailbox
+from acme_milter.store.renewals import Renewal
 from acme_milter.store.schema import certificate as certificate_table
 from acme_milter.store.schema import enrollment as table
 from acme_milter.store.schema import mailbox as mailbox_table
 from acme_milter.store.timeline import IMPORTED
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
-from tests.worker.test_renewer import certified
+from tests.worker.test_renewer import certified, renew
 
 YEAR = timedelta(days=365)
 
@@ -291,3 +292,50 @@ def test_what_came_from_elsewhere_ends_too_and_by_any_authoritys_clock(make_orde
     bench.watch.look()
     background.round()
     assert bench.get(active.id).state is State.EXPIRED
+
+
+def test_a_machine_that_starts_in_another_year_opens_nothing_until_the_authority_is_heard(
+    make_orders: MakeOrderBench,
+) -> None:
+    """Neither its clock nor its network is there yet, and what is due in that year would wait for that year."""
+    bench = make_orders(mailboxes=2, minds_the_clock=True)
+    certified(bench)
+    background = bench.make_background()
+    background.round()
+    (planned,) = rows_of(bench)
+    bench.restart()
+    bench.clock.jump(days=300)
+    background = bench.make_background()
+    background.round()
+    bench.watch.look()  # it is heard, and says that the clock is wrong
+    background.round()
+    assert rows_of(bench) == [planned]
+    assert opened(bench, Cause.RENEWAL) + opened(bench, Cause.URGENT) == []
+
+
+def rows_of(bench: OrderBench) -> list[Renewal]:
+    with bench.database.read() as connection:
+        return [row for one in bench.addresses for row in renewals.of_mailbox(connection, one)]
+
+
+def test_what_a_wrong_clock_has_dated_is_due_once_the_clock_is_right(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(minds_the_clock=True)
+    active = certified(bench)
+    bench.make_background().round()
+    bench.clock.jump(days=300)
+    asked = renew(bench, active)
+    assert active.certificate_id is not None
+    with bench.database.write() as connection:
+        then = bench.clock()
+        renewals.move(connection, active.certificate_id, then + timedelta(days=3), opened_at=then)
+    bench.clock.jump(days=-300)
+    background = bench.make_background()
+    background.round()
+    assert bench.get(asked.id).next_attempt_at == asked.next_attempt_at
+    bench.watch.look()
+    background.round()
+    due = bench.get(asked.id).next_attempt_at
+    assert due is not None
+    assert due <= bench.clock()
+    (row,) = rows_of(bench)
+    assert row.due_at < bench.clock() + timedelta(days=4)

@@ -80,6 +80,8 @@ class Years:
         drive.pass_until(replace_at)
         replacement = self._replace(drive)
         drive.pass_until(end)
+        drive.come_to_rest()
+        self._site.stop_worker()
         authority = self._site.authority
         assert self._outage is not None
         return Evidence(

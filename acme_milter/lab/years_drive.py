@@ -5,12 +5,15 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from acme_milter.lab.processes import ProcessFault
+from acme_milter.lab.processes import ProcessFault, wait_until
 from acme_milter.lab.years_people import Person, moves_of, write_csv
 from acme_milter.lab.years_site import YearsSite
 from acme_milter.lab.years_watch import Motion, StoreWatch
 
 HOUR = timedelta(hours=1)
+STEP = HOUR + timedelta(seconds=5)
+"""What was begun, and placed a moment later, must be sixty minutes ago at the next step, or its place is not free."""
+
 IDLE_STEP = timedelta(hours=6)
 """At most so far while nothing is open or due; what a source says is seen that late at the latest."""
 
@@ -42,7 +45,7 @@ class Drive:
         self._say = say
         self.began = site.clock.now()
         self._plan: list[tuple[datetime, Callable[[], None]]] = []
-        self._watch = StoreWatch(site.store_path)
+        self._watch = StoreWatch(site.store_path, pace=site.terms.pace, bulk_pace=site.terms.bulk_pace)
         self._told = self.began
         self._started = time.monotonic()
         self._steps = 0
@@ -77,12 +80,18 @@ class Drive:
                 raise ProcessFault(f"{what} took more than {most / HOUR:.0f} hours of virtual time")
             self.pass_until(self._site.clock.now() + HOUR)
 
+    def come_to_rest(self) -> None:
+        """Let what is under way come to its end, in real time. Raises ProcessFault when it does not."""
+        wait_until(
+            lambda: not self._watch.motion(self._site.clock.now()).state, "the last orders", timeout=LONGEST, pause=0.1
+        )
+
     def _step(self) -> timedelta:
         now = self._site.clock.now()
         due = now if self._watch.motion(now).state else self._watch.next_due()
-        step = IDLE_STEP if due is None else max(HOUR, min(due - now, IDLE_STEP))
+        step = IDLE_STEP if due is None else max(STEP, min(due - now, IDLE_STEP))
         if self._plan:
-            step = min(step, max(HOUR, self._plan[0][0] - now))
+            step = min(step, max(STEP, self._plan[0][0] - now))
         return step + timedelta(minutes=10) if (now + step).minute >= LATE_MINUTE else step
 
     def _happen(self) -> None:

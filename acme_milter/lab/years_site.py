@@ -68,6 +68,7 @@ class YearsSite(Lab):
     def __init__(self, directory: Path, people: Sequence[Person], terms: Terms, clock: VirtualClock) -> None:
         self.csv_path = directory / "people.csv"
         self.clock = clock
+        self.terms = terms
         self.worker: Worker
         local_parts = dict.fromkeys(person.address.partition("@")[0] for person in people)
         limits = {
@@ -117,6 +118,11 @@ class YearsSite(Lab):
         self._started.append(self.worker)
         self.worker.start(threading.Event())
         self.wait_for_roles()
+
+    def stop_worker(self) -> None:
+        """End the worker's parts alone: the store stays as it is, and the CA can still be asked."""
+        self._started.remove(self.worker)
+        self.worker.stop()
 
     def _start(self, name: str, argv: list[str]) -> ChildProcess:
         role = ChildProcess(argv, log=self.run_log, name=name)

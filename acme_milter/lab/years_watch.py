@@ -8,6 +8,8 @@ from pathlib import Path
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 MICROSECOND = timedelta(microseconds=1)
+HOUR = timedelta(hours=1)
+_BACKGROUND = "('joiner', 'renewal')"
 _OPEN = "('planned', 'ordering', 'awaiting-mail', 'replying', 'replied', 'validating', 'finalizing', 'issued')"
 
 
@@ -34,24 +36,41 @@ class Progress:
 
 
 class StoreWatch:
-    """Reads the worker's SQLite file by a connection of its own; for one thread."""
+    """Reads the worker's SQLite file by a connection of its own; for one thread.
 
-    def __init__(self, store: Path) -> None:
+    `pace` and `bulk_pace` are what the configuration allows an hour, of the background and of all.
+    """
+
+    def __init__(self, store: Path, *, pace: int, bulk_pace: int) -> None:
+        self._pace, self._bulk_pace = pace, bulk_pace
         self._connection = sqlite3.connect(f"file:{store}?mode=ro", uri=True, isolation_level=None)
 
     def close(self) -> None:
         self._connection.close()
 
     def motion(self, now: datetime) -> Motion:
-        """What the worker has in its hands. Who waits for a mail or for Postfix waits for no clock."""
+        """What the worker has in its hands. Who waits for a mail or for Postfix waits for no clock; who is planned
+        and has no place in this hour waits for the next one.
+        """
+        microseconds = (now - EPOCH) // MICROSECOND
         rows = self._connection.execute(
-            "SELECT id, version, order_url IS NULL, began_ordering_at FROM enrollment"  # noqa: S608 -- a constant
-            f" WHERE state IN {_OPEN} AND (next_attempt_at <= ? OR state IN ('awaiting-mail', 'replying'))",
-            ((now - EPOCH) // MICROSECOND,),
+            "SELECT id, version, order_url IS NULL, began_ordering_at FROM enrollment"  # noqa: S608 -- constants
+            f" WHERE state IN {_OPEN} AND (next_attempt_at <= ? OR state IN ('awaiting-mail', 'replying'))"
+            f" AND NOT (state = 'planned' AND (NOT ? OR cause IN {_BACKGROUND} AND NOT ?))",
+            (microseconds, *self._room(microseconds)),
         ).fetchall()
         began = [row[3] for row in rows if not row[2]]
         oldest = EPOCH + min(began) * MICROSECOND if began else None
         return Motion(len(rows) - len(began), len(began), oldest, tuple((row[0], row[1]) for row in rows))
+
+    def _room(self, now: int) -> tuple[bool, bool]:
+        """Whether any order has a place in this hour, and whether one of the background has."""
+        number, background = self._connection.execute(
+            f"SELECT count(*), total(cause IN {_BACKGROUND}) FROM enrollment"  # noqa: S608 -- a constant
+            " WHERE authority = 'testca' AND counted_at > ?",
+            (now - HOUR // MICROSECOND,),
+        ).fetchone()
+        return number < self._bulk_pace, background < self._pace
 
     def next_due(self) -> datetime | None:
         """The next renewal or the next attempt of what is open, as planned now."""

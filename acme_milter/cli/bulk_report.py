@@ -53,7 +53,7 @@ def _write(rows: "Iterable[ReportRow]", out: TextIO) -> None:
     for row in rows:
         writer.writerow(
             (
-                row.address,
+                _cell(row.address),
                 row.domain,
                 row.authority,
                 row.outcome,
@@ -67,5 +67,5 @@ def _write(rows: "Iterable[ReportRow]", out: TextIO) -> None:
 
 
 def _cell(text: str | None) -> str:
-    """An authority's words, which a spreadsheet must not take for a formula."""
+    """An authority's words, or whatever a source calls an address: a spreadsheet must not take it for a formula."""
     return f"'{text}" if text and text[0] in "=+-@\t\r" else text or ""

@@ -205,6 +205,9 @@ def _details(document: Document) -> list[str]:
         if len(found) > CAUSES:
             lines.append(f"{word}: {len(found) - CAUSES} more causes")
     for one in document["authorities"]:
+        if one["in_flight_limit"] is None:
+            lines.append(f"{one['authority']}: is not configured any more")
+            continue
         limit = one["orders_per_hour"] or one["mails_per_hour"]
         budget = f"{one['orders_last_hour']}/{limit}" if limit else f"{one['orders_last_hour']}"
         lines.append(

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
 
+from acme_milter.acme.problem import printable
 from acme_milter.acme.revocation import RevocationReason
 from acme_milter.report.plan import AuthorityShare, Plan, PlanItem, Selection
 from acme_milter.store.bulk_runs import Kind
@@ -100,7 +101,7 @@ def read(path: Path) -> PlanFile:
         raise PlanFault(f"{path}: is no text in UTF-8") from None
     except json.JSONDecodeError as error:
         raise PlanFault(f"{path}:{error.lineno}: is not JSON: {error.msg}; make the plan anew") from None
-    except RecursionError:
+    except (RecursionError, ValueError):  # nested too deep; a number of thousands of digits
         raise PlanFault(f"{path}: is no plan") from None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         found = document.get("schema") if isinstance(document, dict) else None
@@ -131,7 +132,7 @@ def _plan(document: Mapping[str, Any]) -> PlanFile:
         made_at=made_at,
         configuration=str(document.get("configuration", "")),
         revoke=revoke,
-        description=str(document.get("description", kind.value))[:500],
+        description=printable(str(document.get("description", kind.value)), 500),
         items=items,
     )
 
@@ -141,13 +142,15 @@ def _items(found: list[object]) -> Iterator[PlanItem]:
         given: dict[str, object] = one if isinstance(one, dict) else {}
         address, authority, principal = (_text(given.get(name)) for name in ("address", "authority", "principal"))
         replaces = _text(given.get("replaces"))
-        if "@" not in address or not authority or not principal or ("replaces" in given and not replaces):
+        plain = (address + authority + replaces).isprintable()  # they are shown on terminals, and put into a store
+        if "@" not in address or not authority or not principal or ("replaces" in given and not replaces) or not plain:
             raise PlanFault(f"mailbox {number} wants address, authority and principal, and perhaps replaces, as text")
         yield PlanItem(address, authority, principal, replaces or None, _text(given.get("serial")) or None)
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """Nothing for what is no text, or none that could be written anywhere: JSON can hold half a character."""
+    return value if isinstance(value, str) and not any("\ud800" <= one <= "\udfff" for one in value) else ""
 
 
 def _selection(selection: Selection) -> dict[str, object]:

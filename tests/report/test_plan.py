@@ -191,11 +191,12 @@ def test_two_plans_of_the_same_store_differ_in_their_date_only(database: Databas
     assert written[0] == written[1]
 
 
+ONE = {"address": "a@org.example", "authority": "ca", "principal": "a@org.example"}
 GOOD = {
     "schema": "acme-milter/plan/1",
     "kind": "issue",
     "made_at": NOW.isoformat(),
-    "mailboxes": [{"address": "a@org.example", "authority": "ca", "principal": "a@org.example"}],
+    "mailboxes": [ONE],
 }
 
 
@@ -211,6 +212,9 @@ GOOD = {
         ({**GOOD, "mailboxes": None}, "it has no mailboxes"),
         ({**GOOD, "mailboxes": [{"address": 7}]}, "mailbox 1 wants address"),
         ({**GOOD, "mailboxes": ["a@org.example"]}, "mailbox 1 wants address"),
+        ({**GOOD, "mailboxes": [{**ONE, "address": "\x1b[2Ja@org.example"}]}, "mailbox 1 wants address"),
+        ({**GOOD, "mailboxes": [{**ONE, "principal": "\ud800"}]}, "mailbox 1 wants address"),
+        ('{"number": ' + "9" * 5000 + "}", "is no plan"),
         ({**GOOD, "mailboxes": GOOD["mailboxes"] * 2}, "stands in it twice"),  # type: ignore[operator]
     ],
 )
@@ -219,6 +223,12 @@ def test_a_file_that_is_no_plan_is_refused_with_the_reason(tmp_path: Path, conte
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(PlanFault, match=words.replace("[", r"\[")):
         plan_file.read(path)
+
+
+def test_what_a_plan_says_of_itself_cannot_write_on_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps({**GOOD, "description": "\x1b]0;title\x07all"}))
+    assert plan_file.read(path).description == "\\x1b]0;title\\x07all"
 
 
 def test_a_simulation_counts_one_certificate_a_mailbox_and_those_that_nobody_renews(

@@ -115,6 +115,14 @@ def orphans(connection: sa.Connection, configured: Collection[str], now: datetim
     return [(row.id, row.authority) for row in connection.execute(query)]
 
 
+def next_orphan(connection: sa.Connection, configured: Collection[str]) -> datetime | None:
+    """When the next planned enrollment is due whose authority is not configured any more; None: there is none."""
+    query = sa.select(sa.func.min(table.c.next_attempt_at)).where(
+        table.c.authority.not_in(list(configured)), table.c.state == State.PLANNED.value
+    )
+    return connection.execute(query).scalar()
+
+
 def extend(connection: sa.Connection, enrollment_id: str, *, owner: str, until: datetime) -> None:
     """Keep a lease that is still ours for longer."""
     connection.execute(

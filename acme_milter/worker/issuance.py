@@ -113,6 +113,9 @@ class Issuance:
         except AcmeError as error:
             if error.temporary and enrollment.attempts < CLEANUP_ATTEMPTS:
                 raise
+        except AuthorityUnusable:  # not configured any more, perhaps
+            if enrollment.attempts < CLEANUP_ATTEMPTS:
+                raise
         now = self.desk.clock()
 
         def take_over(connection: sa.Connection) -> None:

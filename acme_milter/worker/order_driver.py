@@ -35,6 +35,8 @@ class OrderDriver:
         of ours. An order that died is not an exception to the caller: it comes back as ``Failed``.
         """
         try:
+            if enrollment.state is not State.ISSUED:  # its certificate is here, and is good without the authority
+                self._desk.authority(enrollment)
             self._check_deadline(enrollment)
             match enrollment.state:
                 case State.PLANNED:

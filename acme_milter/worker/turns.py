@@ -19,6 +19,7 @@ class Turns:
         self._config = config
         self._pacer = pacer
         self._nothing_left_behind: frozenset[str] | None = None  # with these authorities
+        self._until: datetime | None = None  # and until then: some wait for another try
 
     def to_begin(
         self, connection: sa.Connection, now: datetime, limit: int, resting: Collection[str]
@@ -33,14 +34,15 @@ class Turns:
     def _left_behind(self, connection: sa.Connection, now: datetime, limit: int) -> list[tuple[str, str]]:
         """Of authorities that are not configured any more. Their first step says so, and ends them.
 
-        Nobody opens such an enrollment, so one look after a change of the configuration is enough.
+        Nobody opens such an enrollment, so one look after a change of the configuration tells when there is one due.
         """
         configured = frozenset(self._config().authorities)
-        if configured == self._nothing_left_behind:
+        if configured == self._nothing_left_behind and (self._until is None or now < self._until):
             return []
         found = queue.orphans(connection, configured, now, limit)
         if not found:
             self._nothing_left_behind = configured
+            self._until = queue.next_orphan(connection, configured)
         return found
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An order step by step, against the test CA and a real keyd, with the store between any two steps."""
 
+import dataclasses
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,8 @@ from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.keys.client import KeydClient, KeydUnavailable
 from acme_milter.lab.processes import wait_until
 from acme_milter.store import enrollments, mailbox_keys
+from acme_milter.worker.authorities import AuthorityUnusable
+from acme_milter.worker.issuance import CLEANUP_ATTEMPTS
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 from tests.worker.site import DOMAIN
@@ -257,6 +260,27 @@ def test_a_mailbox_that_is_not_managed_any_more_is_not_ordered_for(make_orders: 
     failed = bench.step(bench.open(f"gone@{DOMAIN}"))
     assert (failed.state, failed.last_error) == (State.FAILED, "the mailbox is not managed any more")
     assert failed.successor_id is None
+
+
+def test_an_order_that_waits_for_its_certificate_ends_with_its_authority_too(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(others={"second": {}})
+    awaiting = bench.step_until(bench.open(authority="second"), State.AWAITING_MAIL)
+    finalizing = bench.step_until(bench.answer_mail(awaiting), State.FINALIZING)
+    bench.configure({}, {})
+    bench.restart()
+    failed = bench.step(finalizing)
+    assert (failed.state, failed.last_error) == (State.FAILED, "authority second is not configured any more")
+
+
+def test_a_certificate_that_has_come_is_used_although_its_authority_is_gone(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(others={"second": {}})
+    awaiting = bench.step_until(bench.open(authority="second"), State.AWAITING_MAIL)
+    issued = bench.step_until(bench.answer_mail(awaiting), State.ISSUED)
+    bench.configure({}, {})
+    bench.restart()
+    with pytest.raises(AuthorityUnusable):
+        bench.step(issued)
+    assert bench.step(dataclasses.replace(issued, attempts=CLEANUP_ATTEMPTS)).state is State.ACTIVE
 
 
 def test_an_authority_that_left_the_configuration_ends_its_orders(make_orders: MakeOrderBench) -> None:

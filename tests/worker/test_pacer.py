@@ -10,6 +10,7 @@ from acme_milter.enrollment.model import Cause, State
 from acme_milter.lab.processes import wait_until
 from acme_milter.store import enrollments, pauses
 from acme_milter.store.schema import enrollment as table
+from acme_milter.worker.turns import Turns
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 
@@ -220,3 +221,19 @@ def tried(bench: OrderBench) -> int:
 def put_off(bench: OrderBench) -> int:
     ordering = table.c.state == State.ORDERING.value
     return count(bench, ordering, table.c.next_attempt_at > bench.clock() + timedelta(minutes=1))
+
+
+def test_what_waits_for_another_try_with_an_authority_that_is_gone_ends_when_its_time_comes(
+    make_orders: MakeOrderBench,
+) -> None:
+    bench = make_orders(others={"second": {}})
+    waiting = bench.open(authority="second")
+    with bench.database.write() as connection:
+        later = bench.clock() + timedelta(hours=8)
+        connection.execute(table.update().where(table.c.id == waiting.id).values(next_attempt_at=later))
+    bench.configure({}, {})
+    turns = Turns(lambda: bench.config, bench.pacer)
+    with bench.database.read() as connection:
+        assert turns.to_begin(connection, bench.clock(), 5, ()) == []
+        bench.clock.advance(hours=9)
+        assert turns.to_begin(connection, bench.clock(), 5, ()) == [(waiting.id, "second")]

@@ -46,14 +46,17 @@ class Renewing:
             forecast=self._forecast,
             work_is_due=work_is_due,
         )
-        asking = RenewalInformation(
-            config=self._config, database=self._database, clock=self._clock, authorities=self._authorities
-        )
         return [
             Chore("clock", clock_watch.EVERY, self._watch.look),
             Chore("background", background.EVERY, opening.round),
-            Chore("renewal-information", renewal_information.EVERY, asking.ask),
         ]
+
+    def asking(self) -> list[Chore]:
+        """What waits for authorities, one after the other: nothing else is to stand behind it."""
+        asking = RenewalInformation(
+            config=self._config, database=self._database, clock=self._clock, authorities=self._authorities
+        )
+        return [Chore("renewal-information", renewal_information.EVERY, asking.ask)]
 
     def answers(self, work_is_due: Callable[[], None]) -> dict[str, Answer]:
         """The control socket's calls, by name."""

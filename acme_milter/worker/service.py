@@ -80,6 +80,7 @@ class Worker:
         self._scheduler: Scheduler | None = None
         self._chores: Chores | None = None
         self._bulk: Chores | None = None
+        self._asking: Chores | None = None
         self._servers: list[FrameServer] = []
 
     def config(self) -> Config:
@@ -114,6 +115,7 @@ class Worker:
         scheduler.order_became_known = intake.order_became_known
         self._bulk = self._make_bulk(scheduler, renewing.pacer)
         self._chores = self._make_chores(renewing.chores(scheduler.wake))
+        self._asking = Chores(renewing.asking(), self._clock)  # in a thread of its own: an authority may be silent
         control = self._make_control(scheduler, renewing, reloader)
         self._servers = [
             FrameServer(
@@ -129,8 +131,8 @@ class Worker:
         for server in self._servers:
             server.start()
         scheduler.start()
-        self._chores.start()
-        self._bulk.start()
+        for chores in (self._chores, self._asking, self._bulk):
+            chores.start()
 
     def reload(self) -> None:
         """Take over what the configuration file says now, or keep what is in force and log why."""
@@ -142,7 +144,7 @@ class Worker:
         self._standing.stop_waiting()
         for server in self._servers:
             server.stop()
-        for chores in (self._chores, self._bulk):
+        for chores in (self._chores, self._asking, self._bulk):
             if chores is not None:
                 chores.stop()
         if self._scheduler is not None:
@@ -155,10 +157,10 @@ class Worker:
 
     def catch_up(self) -> None:
         """Do the chores that are due, and look for orders at once: for whoever moves the clock, as a rehearsal does."""
-        if self._chores is not None and self._scheduler is not None:
-            self._chores.do_what_is_due()
-            if self._bulk is not None:
-                self._bulk.do_what_is_due()
+        for chores in (self._chores, self._asking, self._bulk):
+            if chores is not None:
+                chores.do_what_is_due()
+        if self._scheduler is not None:
             self._scheduler.wake()
 
     def _make_control(self, scheduler: Scheduler, renewing: Renewing, reloader: Reloader) -> Control:

@@ -15,6 +15,7 @@ from acme_milter.store import certificates, enrollments, renewals
 from acme_milter.store.renewals import Renewal
 from acme_milter.store.schema import certificate as certificate_table
 from acme_milter.worker.renewal_information import renewal_id
+from acme_milter.worker.renewing import Renewing
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 from tests.worker.test_background import opened
@@ -171,3 +172,12 @@ def test_one_that_does_not_answer_is_left_alone_for_a_while(make_orders: MakeOrd
         connection.execute(sa.text("UPDATE account SET directory_url = :known"), {"known": known})
     asking.ask()
     assert row(bench).window_start is not None
+
+
+def test_no_chore_stands_behind_what_waits_for_an_authority(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    renewing = Renewing(
+        config=lambda: bench.config, database=bench.database, authorities=bench.authorities, clock=bench.jumps
+    )
+    assert [chore.name for chore in renewing.asking()] == ["renewal-information"]
+    assert "renewal-information" not in [chore.name for chore in renewing.chores(lambda: None)]

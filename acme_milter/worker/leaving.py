@@ -4,6 +4,7 @@ are revoked. Keys stay with the person whose they are.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ from acme_milter.keys.refusal import KeydRefused
 from acme_milter.mailboxes.record import leavers_policy
 from acme_milter.store import audit, certificates, enrollments, mailboxes, revocations
 from acme_milter.store.database import Database
-from acme_milter.store.mailboxes import Astray
+from acme_milter.store.mailboxes import Astray, StoredMailbox
 from acme_milter.worker.authorities import Authorities, AuthorityUnusable
 
 EVERY = timedelta(minutes=10)
@@ -33,6 +34,16 @@ AT_ONCE = 100
 def reason_of(word: str) -> RevocationReason:
     """RFC 5280 §5.3.1, spelled as in the configuration: ``key-compromise``. Raises KeyError."""
     return RevocationReason[word.upper().replace("-", "_")]
+
+
+def revoke_by_policy(connection: sa.Connection, config: Config, row: StoredMailbox, now: datetime) -> None:
+    """Where the leavers' policy of the mailbox says so, ask for the revocation of every certificate of ``row``'s person
+    that still lasts, those that are out of use included: they prove as much.
+    """
+    policy = leavers_policy(config, row)
+    if policy.revoke:
+        for certificate in certificates.valid_of(connection, row.address, row.principal, now):
+            revocations.ask(connection, certificate, reason_of(policy.reason), now, by="leavers")
 
 
 class Leaving:
@@ -108,18 +119,11 @@ class Leaving:
             address=after.address,
             details={"state": after.state, "reason": why},
         )
-        if after.state is State.SUPERSEDED:
-            self._revoke_by_policy(connection, after, one, now)
-        return after
-
-    def _revoke_by_policy(self, connection: sa.Connection, enrollment: Enrollment, one: Astray, now: datetime) -> None:
         row = mailboxes.find(connection, one.folded)
-        policy = None if row is None else leavers_policy(self._config(), row)
-        if policy is None or not policy.revoke:
-            return
-        # Also those before it that still last: they prove as much.
-        for certificate in certificates.valid_of(connection, enrollment.address, enrollment.principal, now):
-            revocations.ask(connection, certificate, reason_of(policy.reason), now, by="leavers")
+        if after.state is State.SUPERSEDED and row is not None:
+            theirs = dataclasses.replace(row, address=after.address, principal=after.principal)
+            revoke_by_policy(connection, self._config(), theirs, now)
+        return after
 
     def _give_back(self, authority: str, authorization_url: str) -> None:
         """Otherwise the authority could hand it out again with the next person's order (F-20)."""

@@ -215,7 +215,7 @@ class MailboxKeeping:
             found = dataclasses.replace(found, left=())
         held = self._ask_guards(found, losses_too=settled)
         applied = found.without(held)
-        write_difference(self._database, applied, self._clock.now())
+        write_difference(self._database, self._standing.current(), applied, self._clock.now())
         with self._database.write() as connection:
             changed = bool(applied.rows or applied.respelled)
             source_runs.succeeded(

@@ -7,18 +7,25 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event
 from acme_milter.mailboxes.sync import Difference
 from acme_milter.store import audit, mailboxes
 from acme_milter.store.database import Database
 from acme_milter.store.mailboxes import AT_ONCE, StoredMailbox
+from acme_milter.worker.leaving import revoke_by_policy
 
 RESPELLED_AT_ONCE = 10
 """Fewer than of others in one transaction: each is looked for in five tables."""
 
 
-def write_difference(database: Database, applied: Difference, now: datetime) -> None:
-    """Store it. A crash in between leaves the rest for the next look, which comes to the same difference."""
+def write_difference(database: Database, config: Config, applied: Difference, now: datetime) -> None:
+    """Store it. A crash in between leaves the rest for the next look, which comes to the same difference.
+
+    Whose time is over by it has everything revoked in the same transaction, where ``config`` says so: what is out of
+    use already is nobody's to find later.
+    """
+    before = {after.folded: row for row, after in applied.moved}
     for part in _parts(applied.joined):
         with database.write() as connection:
             _insert(connection, part)
@@ -26,6 +33,9 @@ def write_difference(database: Database, applied: Difference, now: datetime) -> 
         for part in _parts(rows):
             with database.write() as connection:
                 mailboxes.save(connection, part)
+                if word in {Event.MAILBOX_LEFT, Event.MAILBOX_REASSIGNED}:
+                    for row in part:
+                        revoke_by_policy(connection, config, before.get(row.folded, row), now)
                 for row in part if word is not None else ():
                     audit.record(connection, word or "", at=now, address=row.address, details={"source": row.source})
     for start in range(0, len(applied.respelled), RESPELLED_AT_ONCE):

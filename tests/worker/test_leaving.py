@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from acme_milter.enrollment.model import Enrollment, State
+from acme_milter.enrollment.state_machine import Revoked, advance
 from acme_milter.lab.processes import wait_until
 from acme_milter.mailboxes.record import CameAs
+from acme_milter.mailboxes.sync import Difference
 from acme_milter.store import certificates, enrollments, mailboxes, revocations
 from acme_milter.store.mailboxes import StoredMailbox
 from acme_milter.worker.leaving import Leaving
+from acme_milter.worker.mailbox_writing import write_difference
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 
@@ -55,6 +58,11 @@ class Departure:
     def leave(self) -> None:
         now = self.bench.clock()
         self.save(dataclasses.replace(self.row, missing_since=now - timedelta(days=14), left_at=now))
+
+    def apply(self, **changes: tuple[Any, ...]) -> None:
+        """As the look at a source does."""
+        applied = Difference(source="list", number=0, **changes)
+        write_difference(self.bench.database, self.bench.config, applied, self.bench.clock())
 
     def hand_over(self) -> None:
         self.save(dataclasses.replace(self.row, principal="list#other", came_as=CameAs.JOINER))
@@ -165,3 +173,17 @@ def test_a_new_person_s_certificate_does_not_hide_the_old_one_from_revocation(ma
     assert it.leaving.end_what_is_over() == 1
     assert [bench.get(one.id).state for one in (first, second)] == [State.SUPERSEDED, State.ACTIVE]
     assert it.asked() == [(first.certificate_id, 5)]
+
+
+@pytest.mark.parametrize("goes", ["left", "moved"])
+def test_what_is_out_of_use_already_is_revoked_as_well_when_its_person_goes(make: Any, goes: str) -> None:
+    it: Departure = make()
+    first, second = it.active(), it.active()
+    with it.bench.database.write() as connection:
+        enrollments.save(connection, advance(it.bench.get(second.id), Revoked(), it.bench.clock()))
+    now = it.bench.clock()
+    if goes == "left":
+        it.apply(left=(dataclasses.replace(it.row, missing_since=now, left_at=now),))
+    else:
+        it.apply(moved=((it.row, dataclasses.replace(it.row, principal="list#other")),))
+    assert (first.certificate_id, 5) in it.asked()

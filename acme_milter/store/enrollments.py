@@ -164,7 +164,7 @@ def claim(
     return get(connection, enrollment_id) if taken.rowcount == 1 else None
 
 
-_OVER = frozenset({State.SUPERSEDED, State.REVOKED, State.EXPIRED})
+_OVER = frozenset({State.SUPERSEDED, State.REVOKED})
 _SAVE = (
     table.update()
     .where(table.c.id == sa.bindparam("wanted"), table.c.version == sa.bindparam("version_before"))
@@ -176,7 +176,7 @@ _SAVE_AND_RELEASE = _SAVE.values(lease_owner=None, lease_until=None)
 def save(connection: sa.Connection, moved: Enrollment, *, release: bool = True) -> None:
     """Write the enrollment as ``advance`` returned it, and end the lease unless told to keep it.
 
-    A certificate that is over is not renewed any more, whatever ended it.
+    A certificate that is over is not renewed any more, whatever ended it; one that has expired still is.
 
     Compare-and-swap: raises StaleVersion when the stored version is not the one before.
     """

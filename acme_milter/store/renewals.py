@@ -83,7 +83,7 @@ def plan(connection: sa.Connection, renewal: Renewal) -> None:
 
 
 def forget(connection: sa.Connection, certificate_id: str) -> bool:
-    """The certificate is not renewed any more: superseded, revoked, expired. False: it had no row."""
+    """The certificate is not renewed any more: superseded, revoked. False: it had no row."""
     row = connection.execute(
         sa.select(table.c.authority, table.c.day).where(table.c.certificate_id == certificate_id)
     ).first()

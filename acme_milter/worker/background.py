@@ -136,6 +136,8 @@ class Background:
             for enrollment in ended:
                 after = advance(enrollment, Expired(), now)
                 enrollments.save(connection, after)
+                if after.certificate_id is not None:  # RFC 9773 §4.3: it is renewed still, but not asked about
+                    renewals.ask_again(connection, after.certificate_id, None)
                 audit.record(
                     connection, Event.CERTIFICATE_EXPIRED, at=now, enrollment_id=after.id, address=after.address
                 )

@@ -22,7 +22,7 @@ from acme_milter.enrollment.state_machine import (
     advance,
 )
 from acme_milter.eventlog import Event, log_event
-from acme_milter.store import audit, certificates, enrollments, mailbox_keys
+from acme_milter.store import audit, certificates, enrollments, mailbox_keys, renewals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.worker.authorities import AuthorityUnusable
 from acme_milter.worker.order_desk import OrderDesk
@@ -147,6 +147,8 @@ def _supersede(connection: sa.Connection, enrollment: Enrollment, now: datetime)
         same = other.authority == enrollment.authority or replaced
         if other.state is State.ACTIVE and same and other.id != enrollment.id:
             enrollments.save(connection, advance(other, Superseded(), now))
+        elif other.state is State.EXPIRED and same and other.certificate_id is not None:
+            renewals.forget(connection, other.certificate_id)
 
 
 def _stored(enrollment: Enrollment, issued: IssuedCertificate, key_id: str, now: datetime) -> StoredCertificate:

@@ -77,17 +77,16 @@ def open_renewal(
 ) -> bool:
     """Open the successor of a certificate that is due, and move its row on; False when something is in the way."""
     lifetime = due.not_after - due.not_before
-    if obstacle_to(config, due, missing) is not None:
-        # Looked at again about a day later, scattered: those that are put off together must not come back together.
-        pause = min(DAY, lifetime / 10) * (0.5 + random.random())  # noqa: S311 spreads load, hides nothing
-        renewals.move(connection, due.certificate_id, now + pause)
+    hindered = obstacle_to(config, due, missing)
+    if hindered is not None:
+        _put_off(connection, due, now, for_good=hindered in {Obstacle.NOT_MANAGED, Obstacle.OTHER_PERSON})
         return False
     member, policy = config.member(due.address), config.policy_for(due.address)
     assert member is not None
     assert policy is not None
     authority = policy.authorities[0]
     if authority != due.authority and _has_longer(connection, due, authority):
-        renewals.forget(connection, due.certificate_id)  # the mailbox has moved there already
+        _put_off(connection, due, now, for_good=True)  # the mailbox has moved there already
         return False
     again = now + try_again_after(lifetime)
     try:
@@ -113,6 +112,16 @@ def open_renewal(
         details={"cause": cause, "replaces": due.certificate_id},
     )
     return True
+
+
+def _put_off(connection: sa.Connection, due: Due, now: datetime, *, for_good: bool) -> None:
+    """What is in the way may go away again; ``for_good``: not any more once the certificate has ended."""
+    if for_good and due.not_after <= now:
+        renewals.forget(connection, due.certificate_id)
+        return
+    # Looked at again about a day later, scattered: those that are put off together must not come back together.
+    pause = min(DAY, (due.not_after - due.not_before) / 10) * (0.5 + random.random())  # noqa: S311 spreads load, hides nothing
+    renewals.move(connection, due.certificate_id, now + pause)
 
 
 def _has_longer(connection: sa.Connection, due: Due, authority: str) -> bool:

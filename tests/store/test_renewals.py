@@ -84,8 +84,8 @@ def test_every_change_of_a_row_is_counted_on_its_day(database: Database) -> None
         assert days(connection) == {day_of(NOW + 9 * DAY): 1}
 
 
-@pytest.mark.parametrize("event", [Superseded, Revoked, Expired, Retired])
-def test_whatever_ends_a_certificate_ends_its_renewal(database: Database, event: type[Event]) -> None:
+@pytest.mark.parametrize("event", [Superseded, Revoked, Retired])
+def test_whatever_puts_a_certificate_out_of_use_ends_its_renewal(database: Database, event: type[Event]) -> None:
     with database.write() as connection:
         renewals.plan(connection, a_renewal(an_active(connection, "a")))
         active = enrollments.get(connection, "a")
@@ -93,6 +93,15 @@ def test_whatever_ends_a_certificate_ends_its_renewal(database: Database, event:
         enrollments.save(connection, advance(active, event(), NOW))
         assert renewals.get(connection, "a") is None
         assert days(connection) == {}
+
+
+def test_an_expired_certificate_is_still_to_be_renewed(database: Database) -> None:
+    with database.write() as connection:
+        renewals.plan(connection, a_renewal(an_active(connection, "a")))
+        active = enrollments.get(connection, "a")
+        assert active is not None
+        enrollments.save(connection, advance(active, Expired(), NOW))
+        assert renewals.get(connection, "a") is not None
 
 
 def test_the_longest_due_comes_first_and_an_urgent_one_before_its_turn(database: Database) -> None:

@@ -165,7 +165,7 @@ def test_joiners_come_before_renewals_within_one_pace(make_orders: MakeOrderBenc
     assert len(opened(bench, Cause.RENEWAL)) == 1
 
 
-def test_a_certificate_whose_end_has_passed_is_marked_and_planned_no_more(make_orders: MakeOrderBench) -> None:
+def test_a_certificate_whose_end_has_passed_is_marked_and_still_renewed(make_orders: MakeOrderBench) -> None:
     bench = make_orders(minds_the_clock=True)
     active = certified(bench)
     with bench.database.write() as connection:
@@ -177,8 +177,46 @@ def test_a_certificate_whose_end_has_passed_is_marked_and_planned_no_more(make_o
     bench.watch.look()
     background.round()
     assert bench.get(active.id).state is State.EXPIRED
-    with bench.database.read() as connection:
-        assert renewals.of_mailbox(connection, active.address) == []
+    (row,) = rows_of(bench)
+    assert row.ask_at is None
+    with bench.database.write() as connection:
+        renewals.move(connection, row.certificate_id, bench.clock())
+    background.round()
+    certified(bench, opened(bench, Cause.RENEWAL)[0])
+    (row,) = rows_of(bench)
+    assert row.certificate_id != active.certificate_id
+
+
+def test_what_nobody_has_any_more_is_not_looked_at_once_it_has_ended(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=2)
+    there = bench.addresses[:1]
+    give_certificates(bench, age=timedelta(days=250))
+    bench.addresses, all_of_them = there, bench.addresses
+    bench.configure({}, {})
+    bench.addresses = all_of_them
+    background = bench.make_background()
+    background.round()
+    assert len(rows_of(bench)) == 2
+    bench.clock.advance(days=200)
+    background.round()
+    assert [row.address for row in rows_of(bench)] == there
+
+
+def test_a_certificate_that_another_authoritys_outlasts_is_put_off_and_not_planned_anew(
+    make_orders: MakeOrderBench,
+) -> None:
+    bench = make_orders(others={"second": {}})
+    give_certificates(bench, age=timedelta(days=250))
+    come_from(bench, "second")
+    certified(bench)
+    background = bench.make_background()
+    background.round()
+    assert opened(bench, Cause.RENEWAL) == []
+    before = [row for row in rows_of(bench) if row.authority == "second"]
+    assert before[0].due_at > bench.clock()
+    bench.clock.advance(hours=2)
+    background.round()
+    assert [row for row in rows_of(bench) if row.authority == "second"] == before
 
 
 def test_a_crowd_that_no_time_explains_is_stopped_until_a_person_releases_it(

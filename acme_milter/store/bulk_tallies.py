@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from acme_milter.enrollment.model import State
 from acme_milter.store.bulk_items import UNDER_WAY, UNENDED_OUTCOMES, Outcome
+from acme_milter.store.first_mails import first_challenge, first_reply
 from acme_milter.store.schema import bulk_item as items
-from acme_milter.store.schema import certificate, challenge_mail, enrollment, outbox
+from acme_milter.store.schema import certificate, enrollment
 
 AT_ONCE = 1000
 
@@ -108,22 +109,6 @@ class ReportRow:
     reply_queue_id: str | None
 
 
-_CHALLENGE = (
-    sa.select(challenge_mail.c.queue_id)
-    .where(challenge_mail.c.enrollment_id == items.c.enrollment_id)
-    .order_by(challenge_mail.c.accepted_at)
-    .limit(1)
-    .scalar_subquery()
-)
-_REPLY = (
-    sa.select(outbox.c.queue_id)
-    .where(outbox.c.enrollment_id == items.c.enrollment_id)
-    .order_by(outbox.c.created_at)
-    .limit(1)
-    .scalar_subquery()
-)
-
-
 def report(connection: sa.Connection, run_id: str) -> Iterator[ReportRow]:
     """Every item in the order of the plan, read as it is consumed."""
     rows = connection.execute(
@@ -135,8 +120,8 @@ def report(connection: sa.Connection, run_id: str) -> Iterator[ReportRow]:
             items.c.reason,
             certificate.c.serial,
             certificate.c.not_after,
-            _CHALLENGE,
-            _REPLY,
+            first_challenge(items.c.enrollment_id),
+            first_reply(items.c.enrollment_id),
         )
         .select_from(
             items.outerjoin(enrollment, enrollment.c.id == items.c.enrollment_id).outerjoin(

@@ -8,22 +8,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.enrollment.model import State
-from acme_milter.store.schema import certificate, challenge_mail, enrollment, outbox
-
-_FIRST_CHALLENGE = (
-    sa.select(challenge_mail.c.queue_id)
-    .where(challenge_mail.c.enrollment_id == enrollment.c.id)
-    .order_by(challenge_mail.c.accepted_at)
-    .limit(1)
-    .scalar_subquery()
-)
-_FIRST_REPLY = (
-    sa.select(outbox.c.queue_id)
-    .where(outbox.c.enrollment_id == enrollment.c.id)
-    .order_by(outbox.c.created_at)
-    .limit(1)
-    .scalar_subquery()
-)
+from acme_milter.store.first_mails import first_challenge, first_reply
+from acme_milter.store.schema import certificate, enrollment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +76,8 @@ def _rows(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[
             enrollment.c.successor_id,
             certificate.c.serial,
             certificate.c.not_after,
-            _FIRST_CHALLENGE.label("challenge_queue_id"),
-            _FIRST_REPLY.label("reply_queue_id"),
+            first_challenge(enrollment.c.id).label("challenge_queue_id"),
+            first_reply(enrollment.c.id).label("reply_queue_id"),
         )
         .select_from(enrollment.outerjoin(certificate, certificate.c.id == enrollment.c.certificate_id))
         .where(condition)

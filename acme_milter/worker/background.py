@@ -5,6 +5,8 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 
+import sqlalchemy as sa
+
 from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import BACKGROUND_CAUSES, Cause, Enrollment
@@ -18,10 +20,12 @@ from acme_milter.worker.adoption import Adoption
 from acme_milter.worker.clock_watch import ClockWatch
 from acme_milter.worker.joiners import Joiners
 from acme_milter.worker.mending import Mending
-from acme_milter.worker.renewer import AT_ONCE, open_renewal
+from acme_milter.worker.renewer import AT_ONCE, open_renewal, put_off_hindered
 from acme_milter.worker.storm_guard import StormGuard
 
 EVERY = timedelta(seconds=30)
+SIFTED = 2000
+"""So many of a crowd are looked at, whether they would be opened at all, before the guard calls it one."""
 
 
 class Background:
@@ -46,7 +50,9 @@ class Background:
         self._adoption = Adoption(config, database, clock)
         self._mending = Mending(database, clock, watch)
         self._joiners = Joiners(config, database, clock)
-        self._guard = StormGuard(clock=clock, database=database, watch=watch, forecast=forecast)
+        self._guard = StormGuard(
+            clock=clock, database=database, watch=watch, forecast=forecast, sift=self._put_off_hindered
+        )
 
     def round(self) -> None:
         """Raises what the store raises; whatever was not done is due at the next round."""
@@ -63,25 +69,27 @@ class Background:
             opened += self._joiners.open_some(authority, self._allowance(authority))
             if self._guard.lets_pass(authority):
                 opened += self._open_urgent(authority)
-                opened += self._open_due(authority, self._allowance(authority))
+                opened += self._open_due(authority)
         if opened:
             self._work_is_due()
 
     def _allowance(self, authority: str) -> int:
-        now = self._clock.now()
         with self._database.read() as connection:
-            pace = self._forecast.pace(connection, authority, now)
-            return pace - budgets.opened(connection, authority, BACKGROUND_CAUSES, now)
+            return self._left(connection, authority)
 
-    def _open_due(self, authority: str, allowance: int) -> int:
+    def _left(self, connection: sa.Connection, authority: str) -> int:
+        now = self._clock.now()
+        pace = self._forecast.pace(connection, authority, now)
+        return pace - budgets.opened(connection, authority, BACKGROUND_CAUSES, now)
+
+    def _open_due(self, authority: str) -> int:
         opened = 0
-        while opened < allowance:
+        while (left := self._allowance(authority)) > 0:
             with self._database.read() as connection:
-                limit = min(allowance - opened, AT_ONCE)
-                found = renewals.due(connection, authority, self._clock.now(), limit)
+                found = renewals.due(connection, authority, self._clock.now(), min(left, AT_ONCE))
             if not found:
                 break
-            opened += self._open(found, Cause.RENEWAL)
+            opened += self._open(authority, found, Cause.RENEWAL)
         if opened:
             log_event(Event.RENEWAL_DUE, authority=authority, count=opened)
         return opened
@@ -94,18 +102,32 @@ class Background:
                 found = renewals.urgent(connection, authority, self._clock.now(), AT_ONCE)
             if not found:
                 break
-            opened += self._open(found, Cause.URGENT)
+            opened += self._open(authority, found, Cause.URGENT)
         if opened:
             log_event(Event.RENEWAL_DUE, level=logging.WARNING, authority=authority, count=opened, urgent=True)
         return opened
 
-    def _open(self, found: Sequence[Due], cause: Cause) -> int:
+    def _open(self, authority: str, found: Sequence[Due], cause: Cause) -> int:
         """Each of them moves its row on, whatever comes of it, so that the next look finds others."""
         config, now = self._config(), self._clock.now()
         with self._database.write() as connection:
-            known = mailboxes.find_many(connection, [due.address.lower() for due in found])
-            missing = {due.address for due in found if _is_missing(config, due.address, known)}
+            if cause in BACKGROUND_CAUSES:
+                # Counted where it is used: another host may be opening just now, too.
+                budgets.take_turns(connection, authority)
+                found = found[: max(self._left(connection, authority), 0)]
+            missing = _missing(connection, config, found)
             return sum(open_renewal(connection, config, due, cause, missing, now) for due in found)
+
+    def _put_off_hindered(self, authority: str) -> None:
+        config, now = self._config(), self._clock.now()
+        with self._database.read() as connection:
+            found = renewals.due(connection, authority, now, SIFTED)
+        for start in range(0, len(found), AT_ONCE):
+            some = found[start : start + AT_ONCE]
+            with self._database.write() as connection:
+                missing = _missing(connection, config, some)
+                for due in some:
+                    put_off_hindered(connection, config, due, missing, now)
 
     def _end_pauses(self) -> None:
         now = self._clock.now()
@@ -142,6 +164,11 @@ class Background:
                     connection, Event.CERTIFICATE_EXPIRED, at=now, enrollment_id=after.id, address=after.address
                 )
         _tell_expired(ended)
+
+
+def _missing(connection: sa.Connection, config: Config, found: Sequence[Due]) -> set[str]:
+    known = mailboxes.find_many(connection, [due.address.lower() for due in found])
+    return {due.address for due in found if _is_missing(config, due.address, known)}
 
 
 def _is_missing(config: Config, address: str, known: dict[str, mailboxes.StoredMailbox]) -> bool:

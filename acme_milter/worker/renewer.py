@@ -76,10 +76,7 @@ def open_renewal(
     connection: sa.Connection, config: Config, due: Due, cause: Cause, missing: Collection[str], now: datetime
 ) -> bool:
     """Open the successor of a certificate that is due, and move its row on; False when something is in the way."""
-    lifetime = due.not_after - due.not_before
-    hindered = obstacle_to(config, due, missing)
-    if hindered is not None:
-        _put_off(connection, due, now, for_good=hindered in {Obstacle.NOT_MANAGED, Obstacle.OTHER_PERSON})
+    if put_off_hindered(connection, config, due, missing, now):
         return False
     member, policy = config.member(due.address), config.policy_for(due.address)
     assert member is not None
@@ -88,7 +85,7 @@ def open_renewal(
     if authority != due.authority and _has_longer(connection, due, authority):
         _put_off(connection, due, now, for_good=True)  # the mailbox has moved there already
         return False
-    again = now + try_again_after(lifetime)
+    again = now + try_again_after(due.not_after - due.not_before)
     try:
         opened = enrollments.open_new(
             connection,
@@ -112,6 +109,16 @@ def open_renewal(
         details={"cause": cause, "replaces": due.certificate_id},
     )
     return True
+
+
+def put_off_hindered(
+    connection: sa.Connection, config: Config, due: Due, missing: Collection[str], now: datetime
+) -> bool:
+    """Whether something is in the way; then its row is moved on."""
+    hindered = obstacle_to(config, due, missing)
+    if hindered is not None:
+        _put_off(connection, due, now, for_good=hindered in {Obstacle.NOT_MANAGED, Obstacle.OTHER_PERSON})
+    return hindered is not None
 
 
 def _put_off(connection: sa.Connection, due: Due, now: datetime, *, for_good: bool) -> None:

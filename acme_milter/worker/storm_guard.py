@@ -2,6 +2,7 @@
 """The storm guard (F-33): when far more renewals are due than time can explain, it stops them and asks."""
 
 import logging
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -26,7 +27,11 @@ class StormGuard:
     Make it before anything else works on the store: it remembers when the last sign of life in it was.
     """
 
-    def __init__(self, *, clock: Clock, database: Database, watch: ClockWatch, forecast: Forecast) -> None:
+    def __init__(
+        self, *, clock: Clock, database: Database, watch: ClockWatch, forecast: Forecast, sift: Callable[[str], None]
+    ) -> None:
+        """``sift``: put off what is due with an authority and would not be opened anyway."""
+        self._sift = sift
         self._clock = clock
         self._database = database
         self._watch = watch
@@ -39,10 +44,15 @@ class StormGuard:
     def lets_pass(self, authority: str) -> bool:
         """Whether renewals may be opened with the authority now. What is stopped once stays so until released."""
         now, passed = self._clock.now(), self._clock.monotonic()
+        jumped = self._watch.has_jumped(authority)
         with self._database.read() as connection:
             found = self._storm(connection, authority, now, passed)
+        if found is not None and not jumped:
+            # A domain that is only observed falls due again and again; after a day's absence all of it at once.
+            self._sift(authority)
+        with self._database.read() as connection:
+            found = found and self._storm(connection, authority, now, passed)
             stopped = holds.get(connection, _name(authority))
-        jumped = self._watch.has_jumped(authority)
         if stopped is not None and stopped.reason == _JUMPED and not jumped and found is None:
             with self._database.write() as connection:
                 holds.clear(connection, _name(authority))

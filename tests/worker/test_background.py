@@ -4,6 +4,7 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -377,3 +378,30 @@ def test_what_a_wrong_clock_has_dated_is_due_once_the_clock_is_right(make_orders
     assert due <= bench.clock()
     (row,) = rows_of(bench)
     assert row.due_at < bench.clock() + timedelta(days=4)
+
+
+def test_a_crowd_that_would_not_be_renewed_anyway_is_no_storm(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=40)
+    give_certificates(bench, age=timedelta(days=250))
+    everybody, bench.addresses = bench.addresses, bench.addresses[:1]
+    bench.configure({}, {})
+    bench.addresses = everybody
+    background = bench.make_background()
+    background.round()
+    with bench.database.write() as connection:
+        for row in rows_of(bench):
+            renewals.move(connection, row.certificate_id, bench.clock() + timedelta(minutes=1))
+        audit.record(connection, "sign-of-life", at=bench.clock())
+    bench.clock.advance(days=1)
+    bench.make_background().round()
+    with bench.database.read() as connection:
+        assert holds.waiting(connection) == []
+
+
+def test_hosts_that_look_at_once_open_no_more_than_one_would(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=12, authority={"limits": {"background_per_hour": 3}})
+    give_certificates(bench, age=timedelta(days=250))
+    hosts = [bench.make_background() for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda host: host.round(), hosts))
+    assert len(opened(bench, Cause.RENEWAL)) == 3

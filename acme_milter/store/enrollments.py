@@ -107,43 +107,6 @@ def of_mailbox(connection: sa.Connection, address: str) -> list[Enrollment]:
     return [_from_row(row) for row in rows]
 
 
-_IN_FLIGHT = (
-    sa.select(table.c.authority, sa.func.count().label("number"))
-    .where(
-        sa.or_(
-            table.c.state.in_([state.value for state in OPEN_STATES - {State.PLANNED}]),
-            # Its key is being made at this moment, and then it orders.
-            sa.and_(table.c.state == State.PLANNED.value, table.c.lease_until >= sa.bindparam("now")),
-        )
-    )
-    .group_by(table.c.authority)
-)
-
-
-def in_flight(connection: sa.Connection, now: datetime) -> dict[str, int]:
-    """Number of enrollments that have begun and not ended, by authority."""
-    return {row.authority: row.number for row in connection.execute(_IN_FLIGHT, {"now": now})}
-
-
-_PLANNED = (
-    sa.select(table.c.address)
-    .where(
-        table.c.authority == sa.bindparam("authority"),
-        table.c.state == State.PLANNED.value,
-        table.c.cause == sa.bindparam("cause"),
-        table.c.next_attempt_at <= sa.bindparam("now"),
-    )
-    .order_by(table.c.next_attempt_at)
-    .limit(sa.bindparam("limit"))
-)
-
-
-def planned(connection: sa.Connection, authority: str, cause: Cause, *, now: datetime, limit: int) -> list[str]:
-    """The mailboxes that are due to begin with an authority for one cause, the longest waiting first."""
-    asked = {"authority": authority, "cause": cause.value, "now": now, "limit": limit}
-    return list(connection.execute(_PLANNED, asked).scalars())
-
-
 # Built once: putting a statement together costs more than running it.
 _CLAIM = (
     table.update()

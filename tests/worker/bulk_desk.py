@@ -14,7 +14,7 @@ from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import Cause, Enrollment, State
 from acme_milter.enrollment.state_machine import Failed, advance
 from acme_milter.mailboxes.record import members
-from acme_milter.store import bulk_runs, enrollments
+from acme_milter.store import budgets, bulk_runs, enrollments
 from acme_milter.store.bulk_items import Outcome
 from acme_milter.store.bulk_runs import RunState
 from acme_milter.store.database import Database
@@ -52,8 +52,11 @@ class Desk:
         self._calls = BulkCalls(config=config, database=database, clock=clock, feed_soon=lambda: None).calls
 
     def _left(self, connection: sa.Connection, now: datetime) -> Mapping[str, int]:
-        flying = enrollments.in_flight(connection, now)
-        return {name: number - flying.get(name, 0) for name, number in self.places.items()}
+        begun = budgets.beginning(connection, now)
+        return {
+            name: number - budgets.moving(connection, name) - sum(begun.get(name, {}).values())
+            for name, number in self.places.items()
+        }
 
     def call(self, name: str, **arguments: object) -> dict[str, object]:
         return self._calls[f"bulk-{name}"](arguments)

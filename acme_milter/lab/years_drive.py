@@ -25,8 +25,8 @@ LATE_MINUTE = 55
 """An order that is begun just before the clock strikes would be counted in the hour after it."""
 
 BLINK = 0.004
-WAITS_FOR_TIME = 0.3
-"""Seconds without any movement after which what has not begun is taken to wait for its budget's next hour."""
+WAITS_FOR_TIME = 2.0
+"""Seconds without any movement after which what has not begun is taken to wait for time to pass."""
 
 STUCK = 10.0
 """Seconds without any movement after which even an order under way is taken to wait for time to pass."""
@@ -65,12 +65,12 @@ class Drive:
     def pass_until(self, moment: datetime) -> None:
         """Let time pass until then. Raises ProcessFault when the site stands still."""
         while (now := self._site.clock.now()) < moment:
-            self._settle(now)
+            self._settle()
             self._site.clock.advance(min(self._step(), moment - now))
             self._happen()
             self._site.worker.catch_up()
             self._tell()
-        self._settle(moment)
+        self._settle()
 
     def pass_while(self, condition: Callable[[], bool], what: str, *, most: timedelta) -> None:
         """Let time pass, hour by hour, as long as `condition` holds; ProcessFault after `most`."""
@@ -101,13 +101,14 @@ class Drive:
     def _people_change(self, moment: timedelta) -> None:
         write_csv(self._site.csv_path, self._people, moment)
 
-    def _settle(self, now: datetime) -> None:
+    def _settle(self) -> None:
         """Return when so little is under way that time may pass."""
         began = moved = time.monotonic()
         before: Motion | None = None
         while True:
+            now = self._site.clock.now()  # anew each time: what has just begun is due since then
             motion = self._watch.motion(now)
-            if not motion.starting and self._may_pass(motion, now):
+            if not motion.planned and self._may_pass(motion, now):
                 return
             if before is None or motion.state != before.state:
                 before, moved = motion, time.monotonic()
@@ -120,7 +121,9 @@ class Drive:
 
     @staticmethod
     def _may_pass(motion: Motion, now: datetime) -> bool:
-        return motion.moving < MOST_MOVING and (motion.oldest is None or now - motion.oldest < OLDEST)
+        if motion.starting or motion.moving >= MOST_MOVING:  # an order is to be placed in the hour in which it began
+            return False
+        return motion.oldest is None or now - motion.oldest < OLDEST
 
     def _tell(self) -> None:
         now = self._site.clock.now()

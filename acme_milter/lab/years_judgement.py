@@ -263,8 +263,10 @@ def _nothing_waits(connection: sqlite3.Connection, evidence: Evidence) -> Findin
     """No guard has stopped anything, and no revocation is overdue."""
     offenders = [f"hold {name}: {reason}" for name, reason in connection.execute("SELECT name, reason FROM hold")]
     overdue = connection.execute(
-        "SELECT certificate_id, coalesce(last_error, '') FROM revocation WHERE done_at IS NULL AND asked_at < ?",
-        (_micros(evidence.span.end - DAY),),
+        "SELECT r.certificate_id, coalesce(r.last_error, '') FROM revocation r"
+        " JOIN certificate c ON c.id = r.certificate_id"
+        " WHERE r.done_at IS NULL AND r.asked_at < ? AND c.not_after > ?",
+        (_micros(evidence.span.end - DAY), _micros(evidence.span.end)),
     )
     offenders += [f"revocation of certificate {name}: {error}" for name, error in overdue]
     done = _count(connection, "SELECT count(*) FROM revocation WHERE done_at IS NOT NULL")

@@ -15,11 +15,13 @@ _OPEN = "('planned', 'ordering', 'awaiting-mail', 'replying', 'replied', 'valida
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """`starting` have no order at the authority yet, `moving` have one, and none of them waits for time to pass.
+    """`planned` may begin, `starting` have begun and no order at the authority yet, `moving` have one; none of them
+    waits for time to pass.
 
     `state` differs whenever something has moved; `oldest` is when the first of the moving ones began.
     """
 
+    planned: int
     starting: int
     moving: int
     oldest: datetime | None
@@ -54,14 +56,16 @@ class StoreWatch:
         """
         microseconds = (now - EPOCH) // MICROSECOND
         rows = self._connection.execute(
-            "SELECT id, version, order_url IS NULL, began_ordering_at FROM enrollment"  # noqa: S608 -- constants
+            "SELECT id, version, began_ordering_at, order_url IS NULL FROM enrollment"  # noqa: S608 -- constants
             f" WHERE state IN {_OPEN} AND (next_attempt_at <= ? OR state IN ('awaiting-mail', 'replying'))"
             f" AND NOT (state = 'planned' AND (NOT ? OR cause IN {_BACKGROUND} AND NOT ?))",
             (microseconds, *self._room(microseconds)),
         ).fetchall()
-        began = [row[3] for row in rows if not row[2]]
+        planned = sum(began is None for _, _, began, _ in rows)
+        began = [began for _, _, began, has_no_order in rows if not has_no_order]
         oldest = EPOCH + min(began) * MICROSECOND if began else None
-        return Motion(len(rows) - len(began), len(began), oldest, tuple((row[0], row[1]) for row in rows))
+        state = tuple((row[0], row[1]) for row in rows)
+        return Motion(planned, len(rows) - planned - len(began), len(began), oldest, state)
 
     def _room(self, now: int) -> tuple[bool, bool]:
         """Whether any order has a place in this hour, and whether one of the background has."""

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`bulk pause`, `resume`, `retry`, `cancel`: what a person may do to a run."""
 
+from typing import cast
+
 import click
 
 from acme_milter.cli.ask_worker import ask_worker
 from acme_milter.cli.bulk_options import command_line
 from acme_milter.cli.bulk_view import watch_run
 from acme_milter.cli.configured import load_config_or_exit
+from acme_milter.cli.confirm import confirm_count
 from acme_milter.cli.exit_codes import ExitCode
+from acme_milter.cli.view import ask_view
 
 _run = click.argument("run", required=False, metavar="[RUN]")
 _detach = click.option("--detach", is_flag=True, help="Do not watch; the worker goes on by itself.")
@@ -56,8 +60,13 @@ def retry(context: click.Context, run: str | None, cause: str | None, detach: bo
 
 @click.command()
 @_run
+@click.option("--yes", is_flag=True, help="Do not ask, however many mailboxes still wait.")
 @click.pass_context
-def cancel(context: click.Context, run: str | None) -> None:
+def cancel(context: click.Context, run: str | None, yes: bool) -> None:
     """Open nothing more of RUN (default: the newest), ever; its mailboxes are free for another run."""
-    answer = ask_worker(load_config_or_exit(context), "bulk-cancel", run=run)
+    config = load_config_or_exit(context)
+    status = ask_view(context, config, "bulk-status", run=run)
+    outcomes = cast("dict[str, int]", status["outcomes"])
+    confirm_count(outcomes["waiting"], "give up ordering for", yes=yes)
+    answer = ask_worker(config, "bulk-cancel", run=cast("dict[str, str]", status["run"])["id"])
     click.echo(f"run {answer['run']} is cancelled; what was open goes to its end")

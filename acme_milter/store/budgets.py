@@ -13,9 +13,16 @@ from acme_milter.store.schema import enrollment as table
 WINDOW = timedelta(hours=1)
 """Budgets are of any sixty minutes, not of the hours of a clock."""
 
+NEAR = timedelta(minutes=5)
+"""What is dated later than that was dated by a clock that was wrong, and uses up nothing of today."""
+
 _BEGUN = (
     sa.select(table.c.cause, sa.func.count().label("number"))
-    .where(table.c.authority == sa.bindparam("authority"), table.c.counted_at > sa.bindparam("since"))
+    .where(
+        table.c.authority == sa.bindparam("authority"),
+        table.c.counted_at > sa.bindparam("since"),
+        table.c.counted_at <= sa.bindparam("until"),
+    )
     .group_by(table.c.cause)
 )
 # Counted here and not there: grouping leads SQLite to another index, through the whole table.
@@ -35,7 +42,7 @@ def begun(connection: sa.Connection, authority: str, now: datetime) -> dict[Caus
 
     One that was begun in an outage counts once more when it is placed: only then does the authority count it.
     """
-    rows = connection.execute(_BEGUN, {"authority": authority, "since": now - WINDOW})
+    rows = connection.execute(_BEGUN, {"authority": authority, "since": now - WINDOW, "until": now + NEAR})
     return {Cause(row.cause): row.number for row in rows}
 
 
@@ -58,6 +65,7 @@ def opened(connection: sa.Connection, authority: str, causes: Collection[Cause],
         table.c.authority == authority,
         table.c.cause.in_([cause.value for cause in sorted(causes)]),
         table.c.opened_at > now - WINDOW,
+        table.c.opened_at <= now + NEAR,
     )
     return int(connection.execute(query).scalar_one())
 

@@ -12,6 +12,9 @@ from click.testing import CliRunner, Result
 
 from acme_milter.cli.main import cli
 from acme_milter.lab.organization import fill
+from acme_milter.store import bulk_items, bulk_runs
+from acme_milter.store.bulk_items import BulkItem
+from acme_milter.store.bulk_runs import BulkRun, Kind, RunState
 from acme_milter.store.database import Database
 
 PAGE = Path(__file__).parents[2] / "docs/bulk.md"
@@ -76,6 +79,28 @@ def test_more_than_one_mailbox_wants_a_yes(directory: Path) -> None:
     assert ran.exit_code == 2
     assert "ordering certificates for 2 mailboxes" in ran.stderr
     assert "--yes" in ran.stderr
+
+
+def test_giving_up_more_than_one_mailbox_wants_a_yes_as_well(directory: Path) -> None:
+    now = datetime.now(UTC)
+    run = BulkRun(
+        id="run-1", kind=Kind.ISSUE, state=RunState.PAUSED, description="", created_at=now, counted_from=now, stopped={}
+    )
+    waiting = [
+        BulkItem(
+            run_id="run-1", address=f"user{number}@org.example", position=number, domain="org.example", authority="ca",
+            principal=f"staff:{number}", replaces_id=None,
+        )
+        for number in (2, 3)
+    ]  # fmt: skip
+    database = Database(f"sqlite:///{directory / 'store.db'}")
+    with database.write() as connection:
+        bulk_runs.insert(connection, run)
+        bulk_items.add_items(connection, waiting)
+    database.close()
+    asked = bulk(directory, "cancel")
+    assert (asked.exit_code, "give up ordering for 2 mailboxes" in asked.stderr) == (2, True), asked.stderr
+    assert bulk(directory, "cancel", "--yes").exit_code == 75  # it would, but there is no worker to do it
 
 
 def test_without_a_worker_nothing_is_run(directory: Path) -> None:

@@ -74,9 +74,7 @@ def test_help_imports_nothing_but_click() -> None:
     assert all(name in done.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize(
-    "words", [*ASKING[1:], ("mailbox", "list"), ("report", "coverage")], ids=" ".join
-)
+@pytest.mark.parametrize("words", [*ASKING[1:], ("mailbox", "list"), ("report", "coverage")], ids=" ".join)
 def test_without_a_worker_and_without_a_store_it_is_one_line_and_status_75(
     tmp_path: Path, words: tuple[str, ...]
 ) -> None:

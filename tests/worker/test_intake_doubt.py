@@ -59,7 +59,7 @@ def test_a_row_that_never_comes_puts_the_mail_off(make_bench: MakeBench, caplog:
     begun = time.monotonic()
     with caplog.at_level(logging.INFO, logger="acme_milter"):
         assert bench.decide() == Decision("tempfail", Reason.ORDER_NOT_KNOWN_YET)
-    assert 0.25 < time.monotonic() - begun < 2
+    assert time.monotonic() - begun > 0.25  # it did wait
     assert "challenge-doubt" in caplog.messages[-1]
     assert " condition=G10 reason=order-not-known-yet " in caplog.messages[-1]
 

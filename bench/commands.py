@@ -15,10 +15,9 @@ from pathlib import Path
 import yaml
 
 from acme_milter.lab.processes import ChildProcess, wait_until
-from acme_milter.store import source_runs
 from acme_milter.store.database import Database
 from bench.milter_cost import Measure
-from bench.organization import address_of, fill
+from bench.organization import address_of, fill, has_been_read
 
 MAILBOXES = 100_000
 DOMAINS = ("org.example", "org.test", "sales.org.example")
@@ -103,15 +102,9 @@ def _organization(directory: Path, count: int) -> Iterator[Path]:
     for role in roles:
         role.start()
     try:
-        wait_until(lambda: _has_been_read(database, "staff"), "the worker to have read its source", timeout=120)
+        wait_until(lambda: has_been_read(database, "staff"), "the worker to have read its source", timeout=120)
         yield config
     finally:
         for role in reversed(roles):
             role.stop()
         database.close()
-
-
-def _has_been_read(database: Database, source: str) -> bool:
-    with database.read() as connection:
-        run = source_runs.get(connection, source)
-    return run is not None and run.succeeded_at is not None

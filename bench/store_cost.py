@@ -23,7 +23,7 @@ from acme_milter.lab.system import AUTHORITY, Lab
 from acme_milter.store.database import Database
 from acme_milter.worker.service import Worker
 from bench.milter_cost import Measure
-from bench.organization import address_of, fill
+from bench.organization import address_of, fill, has_been_read
 
 SMALL, LARGE = 1_000, 100_000
 ENROLLMENTS = 30
@@ -97,7 +97,8 @@ class _FilledLab(Lab):
         self._started.append(self.worker)
         self.worker.start(threading.Event())
         self.wait_for_roles()
-        wait_until(lambda: len(self.worker.config().managed()) > self._others, "the source to be read", timeout=120)
+        inside = self.worker._database  # noqa: SLF001 the bench looks inside on purpose
+        wait_until(lambda: has_been_read(inside, "others"), "the worker to have read its source", timeout=120)
 
     @contextmanager
     def timed(self) -> Iterator[list[float]]:

@@ -237,6 +237,9 @@ certificate = sa.Table(
 sa.Index("ix_certificate_authority_not_after", certificate.c.authority, certificate.c.not_after)
 sa.Index("ix_certificate_stored", certificate.c.stored_at)
 sa.Index("ix_certificate_serial", certificate.c.serial)
+# A new key is looked for in the tables that refer to keys: without these, by reading them whole.
+sa.Index("ix_enrollment_key", enrollment.c.key_id)
+sa.Index("ix_certificate_key", certificate.c.key_id)
 sa.Index("ix_certificate_address", certificate.c.address)
 sa.Index("ix_certificate_enrollment", certificate.c.enrollment_id)
 sa.Index("ix_certificate_principal", certificate.c.principal)

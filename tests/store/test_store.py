@@ -281,3 +281,15 @@ def test_a_reader_makes_no_store(tmp_path: Path) -> None:
         database.require_schema()
     database.close()
     assert not path.exists()
+
+
+def test_every_reference_to_another_table_has_an_index() -> None:
+    """Without one, each new row over there has its referrers looked for by reading this table whole."""
+    led, references = set(), set()
+    for table in metadata.tables.values():
+        unique = [constraint for constraint in table.constraints if isinstance(constraint, sa.UniqueConstraint)]
+        indexed = [list(index.columns) for index in table.indexes] + [list(one.columns) for one in unique]
+        led |= {(table.name, columns[0].name) for columns in indexed}
+        references |= {(table.name, key.parent.name) for key in table.foreign_keys}
+    assert references
+    assert references - led == set()

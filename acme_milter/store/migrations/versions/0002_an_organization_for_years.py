@@ -35,6 +35,8 @@ def _people() -> None:
     op.create_index("ix_enrollment_authority_state_since", "enrollment", ["authority", "state", "state_since"])
     op.create_index("ix_certificate_authority_not_after", "certificate", ["authority", "not_after"])
     op.create_index("ix_certificate_serial", "certificate", ["serial"])
+    op.create_index("ix_enrollment_key", "enrollment", ["key_id"])
+    op.create_index("ix_certificate_key", "certificate", ["key_id"])
     op.create_index("ix_audit_address", "audit", ["address"])
 
 

@@ -2,12 +2,13 @@
 """The run of years, small: renewals, joiners, leavers, an outage and a replacement; and that its judgement can fail."""
 
 import dataclasses
+import fcntl
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,17 +23,31 @@ SIZE = ("--mailboxes", "12", "--days", "90", "--lifetime", "40", "--monthly", "2
 
 
 @pytest.fixture(scope="module")
-def years() -> Iterator[Path]:
-    """What a small run leaves behind; it has judged itself."""
+def years(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a small run leaves behind; it has judged itself. One run serves all processes of this session of tests."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    left_behind = shared / "years"
+    with (shared / "years.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not left_behind.exists():
+            _live_through(left_behind)
+    return left_behind
+
+
+def _live_through(left_behind: Path) -> None:
+    # Not pytest's directory: a unix socket's path has room for 107 octets only.
     scratch = Path(tempfile.mkdtemp(prefix="years-"))
     scratch.chmod(0o755)
-    command = [sys.executable, "-W", "error", "-m", "acme_milter.lab.years", *SIZE, "--keep", str(scratch / "run")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    log = scratch / "run" / "acme-milter.log"
-    assert done.returncode == 0, (done.stdout, done.stderr, log.read_text()[-4000:] if log.exists() else "")
-    assert "BROKEN" not in done.stdout
-    yield scratch / "run"
-    shutil.rmtree(scratch)
+    try:
+        command = [sys.executable, "-W", "error", "-m", "acme_milter.lab.years", *SIZE, "--keep", str(scratch / "run")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+        log = scratch / "run" / "acme-milter.log"
+        assert done.returncode == 0, (done.stdout, done.stderr, log.read_text()[-4000:] if log.exists() else "")
+        assert "BROKEN" not in done.stdout
+        shutil.copytree(scratch / "run", left_behind, ignore=shutil.ignore_patterns("*.sock", "postfix", "run"))
+    finally:
+        shutil.rmtree(scratch)
 
 
 def judged(store: Path, evidence: Evidence) -> dict[str, Finding]:

@@ -51,7 +51,7 @@ class Drive:
         self._steps = 0
         for moment in moves_of(people):
             if moment < length:
-                self.at(self.began + moment, lambda moment=moment: self._people_change(moment))  # type: ignore[misc]
+                self.at(self.began + moment, lambda moment=moment: self._people_change(moment))  # type: ignore[misc]  # mypy cannot tell a lambda's default
 
     @property
     def watch(self) -> StoreWatch:

@@ -15,7 +15,7 @@ HEAD_START = {
     Cause.URGENT: timedelta(minutes=15),
     Cause.BULK: timedelta(minutes=30),
     Cause.JOINER: timedelta(minutes=60),
-    Cause.RENEWAL: timedelta(minutes=90),
+    Cause.RENEWAL: timedelta(days=3),  # it has weeks left, and somebody waits for each of the others
 }
 """How far each cause stands behind one that a person waits for. A place in the queue and no rank: nobody starves."""
 

@@ -33,7 +33,7 @@ class Reception:
         self._office = office
 
     # The hooks' names and their arguments are aiosmtpd's.
-    async def handle_RCPT(  # noqa: N802
+    async def handle_RCPT(  # noqa: N802  # aiosmtpd's name
         self, _server: Any, _session: Any, envelope: Any, address: str, options: list[str]
     ) -> str:
         """Take mail for the CA's own domains only: a reply sent elsewhere must not count."""
@@ -44,7 +44,7 @@ class Reception:
         envelope.rcpt_options.extend(options)
         return "250 2.1.5 OK"
 
-    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
+    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802  # aiosmtpd's name
         """Judge a mail before it is acknowledged, so that "250" means "decided"."""
         raw: bytes = envelope.content
         details: dict[str, object] = {"sender": envelope.mail_from, "recipients": list(envelope.rcpt_tos)}

@@ -148,7 +148,7 @@ def test_a_worker_that_waits_with_its_answer_is_asked_again_at_once() -> None:
     refresher.start()
     for text in ("a@x.example", "b@x.example", "c@x.example"):  # with pauses of seconds this would take too long
         news.put(text)
-        wait_until(lambda text=text: held(index) == {text}, text, timeout=4.0)  # type: ignore[misc]
+        wait_until(lambda text=text: held(index) == {text}, text, timeout=4.0)  # type: ignore[misc]  # mypy cannot tell a lambda's default
     refresher.stop()
     news.put("d@x.example")
     refresher.join(10)

@@ -67,7 +67,7 @@ class SampleKey:
 
     def sign(self, content: bytes, algorithm: str) -> bytes:
         if isinstance(self.private, RSAPrivateKey):
-            return self.private.sign(content, PKCS1v15(), SHA1() if algorithm == "rsa-sha1" else SHA256())  # noqa: S303
+            return self.private.sign(content, PKCS1v15(), SHA1() if algorithm == "rsa-sha1" else SHA256())  # noqa: S303  # to be refused
         return self.private.sign(hashlib.sha256(content).digest())
 
 

@@ -49,7 +49,7 @@ class Story:
             folded=address,
             domain=domain,
             source="staff",
-            **(values | facts),  # type: ignore[arg-type]
+            **(values | facts),  # type: ignore[arg-type]  # a test's keywords
         )
         with self.database.write() as connection:
             mailboxes.save(connection, [row])

@@ -215,7 +215,7 @@ GOOD = {
         ({**GOOD, "mailboxes": [{**ONE, "address": "\x1b[2Ja@org.example"}]}, "mailbox 1 wants address"),
         ({**GOOD, "mailboxes": [{**ONE, "principal": "\ud800"}]}, "mailbox 1 wants address"),
         ('{"number": ' + "9" * 5000 + "}", "is no plan"),
-        ({**GOOD, "mailboxes": GOOD["mailboxes"] * 2}, "stands in it twice"),  # type: ignore[operator]
+        ({**GOOD, "mailboxes": GOOD["mailboxes"] * 2}, "stands in it twice"),  # type: ignore[operator]  # JSON
     ],
 )
 def test_a_file_that_is_no_plan_is_refused_with_the_reason(tmp_path: Path, content: object, words: str) -> None:

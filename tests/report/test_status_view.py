@@ -23,7 +23,7 @@ FRED = "fred@staff.example"
 
 def view(story: Story, directory: Path, **args: object) -> dict[str, Any]:
     with story.database.read() as connection:
-        return status(connection, with_sourced(connection, configuration(directory)), NOW, **args)  # type: ignore[arg-type]
+        return status(connection, with_sourced(connection, configuration(directory)), NOW, **args)  # type: ignore[arg-type]  # a view's keywords
 
 
 def test_each_mailbox_is_counted_once_by_what_explains_the_most(story: Story, tmp_path: Path) -> None:

@@ -169,13 +169,24 @@ def test_the_queue_goes_by_cause_and_lets_nobody_starve(database: Database) -> N
                 connection, address=f"{cause}@org.example", authority="ca", now=NOW - ago * MINUTE, cause=cause
             )
         enrollments.open_new(
-            connection, address="old@org.example", authority="ca", now=NOW - 120 * MINUTE, cause=Cause.RENEWAL,
+            connection, address="old@org.example", authority="ca", now=NOW - timedelta(days=4), cause=Cause.RENEWAL,
             enrollment_id="old",
         )  # fmt: skip
     with database.read() as connection:
         waiting = queue.waiting(connection, "ca", now=NOW, limit=9)
     assert waiting[0].id == "old"
     assert [one.cause for one in waiting[1:]] == [Cause.ASKED, Cause.BULK, Cause.JOINER, Cause.RENEWAL]
+
+
+def test_a_newcomer_begins_before_the_renewals_that_an_outage_has_left(database: Database) -> None:
+    with database.write() as connection:
+        for hours in range(1, 60):
+            address = f"{hours}@org.example"
+            opened_at = NOW - timedelta(hours=hours)
+            enrollments.open_new(connection, address=address, authority="ca", now=opened_at, cause=Cause.RENEWAL)
+        enrollments.open_new(connection, address="new@org.example", authority="ca", now=NOW, cause=Cause.JOINER)
+    with database.read() as connection:
+        assert queue.waiting(connection, "ca", now=NOW, limit=1)[0].cause is Cause.JOINER
 
 
 def test_the_longer_pause_wins_and_a_persons_is_the_longest(database: Database) -> None:

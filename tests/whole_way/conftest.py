@@ -67,7 +67,7 @@ def own_lab() -> Iterator[Callable[..., Lab]]:
     def make(mailboxes: int = 1, **options: object) -> Lab:
         names = [f"user{number}" for number in range(mailboxes)]
         options.setdefault("reply_dkim", "own")
-        lab = Lab(scratch / str(len(made)), domains={"org.example": names}, **options)  # type: ignore[arg-type]
+        lab = Lab(scratch / str(len(made)), domains={"org.example": names}, **options)  # type: ignore[arg-type]  # a test's keywords
         made.append(lab)
         lab.start()
         return lab

@@ -96,7 +96,7 @@ def test_one_command_replaces_everything_and_revokes_the_old_ones_afterwards(own
     assert after.keys() == before.keys()
     assert not set(after.values()) & set(before.values())
     for serial in before.values():
-        wait_until(lambda serial=serial: f"serial={serial}" in lab.log_text(), "the revocation")  # type: ignore[misc]
+        wait_until(lambda serial=serial: f"serial={serial}" in lab.log_text(), "the revocation")  # type: ignore[misc]  # mypy cannot tell a lambda's default
     log = lab.log_text()
     assert log.index("bulk-done") < log.index("certificate-revoked")
     assert all(f"certificate-revoked rcpt=<{address}>" in log for address in before)

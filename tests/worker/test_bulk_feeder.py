@@ -109,7 +109,7 @@ def test_too_many_failures_stop_the_run_with_that_authority_alone(desk: Desk) ->
     assert desk.state() is RunState.RUNNING
     with desk.database.read() as connection:
         shown = bulk_status(connection, desk.config(), NOW)
-    assert shown["run"]["stopped"] == {  # type: ignore[index]
+    assert shown["run"]["stopped"] == {  # type: ignore[index]  # JSON
         "ca": "3 orders failed within an hour (authorities.ca.limits.failed_per_hour)"
     }
     assert shown["next"] == "acme-milter bulk resume run-1"
@@ -208,7 +208,7 @@ def test_a_ca_that_refuses_stops_the_run_and_is_shown_by_cause(make_orders: Make
     with bench.database.read() as connection:
         shown = bulk_status(connection, bench.config, bench.clock())
         assert bulk_items.has(connection, "run-1", {Outcome.WAITING})
-    causes: list[Any] = [*shown["failures"], *shown["retrying"]]  # type: ignore[misc]
+    causes: list[Any] = [*shown["failures"], *shown["retrying"]]  # type: ignore[misc]  # JSON
     assert len(causes) == 1
     assert causes[0]["number"] >= 2
     assert "rejectedIdentifier" in causes[0]["cause"]

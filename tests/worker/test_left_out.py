@@ -41,7 +41,7 @@ def test_a_plan_names_the_pattern_the_number_and_examples_of_what_no_row_was_mad
     (flaw,) = (reason for reason in found if reason.startswith("cannot be used: "))
     assert found[flaw] == (1, ("two@at@org.example",))
     document = document_of(planned(it))
-    assert {"reason": NOREPLY, "number": 1, "examples": ["noreply@org.example"]} in document["excluded"]  # type: ignore[operator]
+    assert {"reason": NOREPLY, "number": 1, "examples": ["noreply@org.example"]} in document["excluded"]  # type: ignore[operator]  # JSON
     assert document["total"] == 1
 
 

@@ -198,7 +198,7 @@ def test_what_was_begun_in_an_outage_is_placed_at_the_pace_of_every_day(make_ord
     wait_until(lambda: put_off(bench) == 4, "two to have the places of this hour")
     authority.set_knobs(HTTP_5XX=0, MAIL_LOSS=100)
     for number in (2, 4, 6):
-        wait_until(lambda number=number: placed(bench) == number, "two more")  # type: ignore[misc]
+        wait_until(lambda number=number: placed(bench) == number, "two more")  # type: ignore[misc]  # mypy cannot tell a lambda's default
         bench.clock.advance(minutes=30)
         wait_until(lambda: put_off(bench) == 6 - placed(bench), "the others to be put off")
         assert placed(bench) == number

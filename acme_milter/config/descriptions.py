@@ -104,7 +104,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "at": "The latest planned moment, as a share of the lifetime.",
         "spread": "By how much some are earlier; auto is a third of the lifetime.",
         "key": "rotate makes a new key each time, reuse keeps it.",
-        "keep_old_keys": "How long old keys are kept for reading old mail.",
+        "keep_old_keys": "How long old keys are kept at the least, for old mail; so far none is ever deleted.",
     },
     "LeaversPolicy": {
         "after": "How long a mailbox must be missing.",

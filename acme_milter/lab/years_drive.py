@@ -83,12 +83,12 @@ class Drive:
     def come_to_rest(self) -> None:
         """Let what is under way come to its end, in real time. Raises ProcessFault when it does not."""
         wait_until(
-            lambda: not self._watch.motion(self._site.clock.now()).state, "the last orders", timeout=LONGEST, pause=0.1
+            lambda: not self._watch.motion(self._site.clock.now()).is_any, "the last orders", timeout=LONGEST, pause=0.1
         )
 
     def _step(self) -> timedelta:
         now = self._site.clock.now()
-        due = now if self._watch.motion(now).state else self._watch.next_due()
+        due = now if self._watch.motion(now).is_any else self._watch.next_due()
         step = IDLE_STEP if due is None else max(STEP, min(due - now, IDLE_STEP))
         if self._plan:
             step = min(step, max(STEP, self._plan[0][0] - now))
@@ -121,8 +121,8 @@ class Drive:
 
     @staticmethod
     def _may_pass(motion: Motion, now: datetime) -> bool:
-        if motion.starting or motion.moving >= MOST_MOVING:  # an order is to be placed in the hour in which it began
-            return False
+        if motion.starting or motion.revocations or motion.moving >= MOST_MOVING:
+            return False  # an order is to be placed in the hour in which it began
         return motion.oldest is None or now - motion.oldest < OLDEST
 
     def _tell(self) -> None:

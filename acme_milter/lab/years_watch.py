@@ -16,7 +16,7 @@ _OPEN = "('planned', 'ordering', 'awaiting-mail', 'replying', 'replied', 'valida
 @dataclass(frozen=True, slots=True)
 class Motion:
     """`planned` may begin, `starting` have begun and no order at the authority yet, `moving` have one; none of them
-    waits for time to pass.
+    waits for time to pass. `revocations` have been due for an hour and more.
 
     `state` differs whenever something has moved; `oldest` is when the first of the moving ones began.
     """
@@ -24,8 +24,13 @@ class Motion:
     planned: int
     starting: int
     moving: int
+    revocations: int
     oldest: datetime | None
     state: tuple[tuple[str, int], ...]
+
+    @property
+    def is_any(self) -> bool:
+        return bool(self.planned or self.starting or self.moving or self.revocations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,16 @@ class StoreWatch:
         planned = sum(began is None for _, _, began, _ in rows)
         began = [began for _, _, began, has_no_order in rows if not has_no_order]
         oldest = EPOCH + min(began) * MICROSECOND if began else None
-        state = tuple((row[0], row[1]) for row in rows)
-        return Motion(planned, len(rows) - planned - len(began), len(began), oldest, state)
+        revocations = self._overdue_revocations(microseconds)
+        state = (*((row[0], row[1]) for row in rows), ("revocations", revocations))
+        return Motion(planned, len(rows) - planned - len(began), len(began), revocations, oldest, state)
+
+    def _overdue_revocations(self, now: int) -> int:
+        """They go out one after the other, and take as long as ever while hours pass."""
+        (number,) = self._connection.execute(
+            "SELECT count(*) FROM revocation WHERE next_attempt_at <= ?", (now - HOUR // MICROSECOND,)
+        ).fetchone()
+        return int(number)
 
     def _room(self, now: int) -> tuple[bool, bool]:
         """Whether any order has a place in this hour, and whether one of the background has."""

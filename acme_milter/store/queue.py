@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from acme_milter.enrollment.model import Cause, State
+from acme_milter.store.budgets import WINDOW
 from acme_milter.store.schema import enrollment as table
 
 HEAD_START = {
@@ -90,6 +91,29 @@ _ADDRESSES = (
     .order_by(table.c.next_attempt_at)
     .limit(sa.bindparam("limit"))
 )
+
+
+def newcomer_first(connection: sa.Connection, authority: str, *, opened_at: datetime, now: datetime) -> bool:
+    """Whether a joiner without an order stands before a renewal that was opened then, by HEAD_START.
+
+    Begun or not, due or within the hour: whoever was put off for want of room is away for minutes, and the room that
+    comes free meanwhile is theirs.
+    """
+    ahead = opened_at + HEAD_START[Cause.RENEWAL] - HEAD_START[Cause.JOINER]
+    query = (
+        sa.select(table.c.id)
+        .where(
+            table.c.authority == authority,
+            table.c.state.in_([State.PLANNED.value, State.ORDERING.value]),
+            table.c.cause == Cause.JOINER.value,
+            table.c.next_attempt_at <= now + WINDOW,
+            table.c.order_url.is_(None),
+            table.c.opened_at < ahead,
+            sa.or_(table.c.counted_at.is_(None), table.c.counted_at <= now - WINDOW),
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
 
 
 def waiting_addresses(

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Authority, Config
 from acme_milter.enrollment.model import BACKGROUND_CAUSES, Cause, Enrollment
-from acme_milter.store import budgets, pauses
+from acme_milter.store import budgets, pauses, queue
 from acme_milter.store.pauses import Pause
 
 Pace = Callable[[sa.Connection, str, datetime], int]
@@ -80,13 +80,17 @@ class Pacer:
         """Whether an order that has come to nothing so far may be asked for once more.
 
         Within its own hour it has a place. After that it needs one as if it began: when an outage ends, all that were
-        begun in it would otherwise be placed at once.
+        begun in it would otherwise be placed at once. A renewal, which has weeks left, lets newcomers pass.
         """
         name = enrollment.authority
         authority = self._config().authorities.get(name)
         if authority is None or self.is_counted(enrollment, now):
             return True
         budgets.take_turns(connection, name)
+        if enrollment.cause is Cause.RENEWAL and queue.newcomer_first(
+            connection, name, opened_at=enrollment.opened_at, now=now
+        ):
+            return False
         begun = budgets.begun(connection, name, now)
         beginning = budgets.beginning(connection, now).get(name, {})
         used = sum(begun.values()) + sum(beginning.values())

@@ -115,6 +115,29 @@ def test_what_nobody_waits_for_begins_at_its_pace_and_keeps_nobody_else(make_ord
     wait_until(lambda: begun(bench) == 5, "the next two")
 
 
+@pytest.mark.usefixtures("_hasty")
+def test_a_renewal_that_an_outage_kept_from_its_order_lets_a_newcomer_go_first(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=3, authority={"limits": {"background_per_hour": 1}})
+    authority = bench.site.authority
+    old, new, other = bench.addresses
+    bench.step(bench.open(other))  # registers the account
+    authority.set_knobs(HTTP_5XX=100, RETRY_AFTER="none")
+    with bench.database.write() as connection:
+        renewal = enrollments.open_new(connection, address=old, authority="ca", now=bench.clock(), cause=Cause.RENEWAL)
+    scheduler = bench.start_scheduler("in the outage")
+    wait_until(lambda: bench.get(renewal.id).attempts > 0, "the first attempt")
+    scheduler.stop()
+    authority.set_knobs(HTTP_5XX=0, MAIL_LOSS=100)
+    bench.clock.advance(hours=2)
+    with bench.database.write() as connection:
+        joiner = enrollments.open_new(connection, address=new, authority="ca", now=bench.clock(), cause=Cause.JOINER)
+    bench.start_scheduler("after it")
+    bench.await_state(joiner.id, State.AWAITING_MAIL)
+    assert bench.get(renewal.id).state is State.ORDERING
+    bench.clock.advance(minutes=61)
+    bench.await_state(renewal.id, State.AWAITING_MAIL)
+
+
 def test_an_urgent_renewal_is_not_held_back_by_the_pace(make_orders: MakeOrderBench) -> None:
     bench = make_orders(mailboxes=3, authority={"limits": {"background_per_hour": 1}})
     bench.site.authority.set_knobs(MAIL_LOSS=100)

@@ -14,7 +14,7 @@ HOUR = timedelta(hours=1)
 STEP = HOUR + timedelta(seconds=5)
 """What was begun, and placed a moment later, must be sixty minutes ago at the next step, or its place is not free."""
 
-IDLE_STEP = timedelta(hours=6)
+IDLE_STEP = timedelta(hours=3)
 """At most so far while nothing is open or due; what a source says is seen that late at the latest."""
 
 MOST_MOVING = 12

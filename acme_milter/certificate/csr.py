@@ -2,7 +2,6 @@
 """The certificate request that finalizes an order (PKCS#10, RFC 2986; RFC 8823 §3 step 9)."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -11,16 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from acme_milter.certificate.subject_name import InvalidAddress, names_address, subject_alternative_name
+from acme_milter.certificate.usage import KeyUsageKind
 
 MailboxPrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
-
-class KeyUsageKind(StrEnum):
-    """What a mailbox key is for (RFC 8823 §3.3)."""
-
-    DUAL = "dual"
-    SIGN = "sign"
-    ENCRYPT = "encrypt"
 
 
 def build_csr(

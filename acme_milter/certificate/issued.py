@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from acme_milter.certificate.chain import check_chain, extension_of, load_trust_roots
-from acme_milter.certificate.csr import KeyUsageKind, spki_of
+from acme_milter.certificate.csr import spki_of
 from acme_milter.certificate.pem_chain import parse_pem_chain, write_pem_chain
 from acme_milter.certificate.refusal import CertificateFault, CertificateRefused
 from acme_milter.certificate.subject_name import names_address, subject_alternative_name
+from acme_milter.certificate.usage import KeyUsageKind
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far ahead of ours a CA's clock may be."""

@@ -91,6 +91,8 @@ def described(model: str) -> dict[str, str]:
 def _bases(model: str) -> Iterator[str]:
     if model.endswith("Source") and model != "WrappingKeySource":
         yield "SourceCommon"
+    if model.endswith("Target"):
+        yield "TargetCommon"
     if model in {"Defaults", "Domain", "DomainFile", "MailboxGroup"}:
         yield "Policy"
     if model == "DomainFile":

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
+from acme_milter.config.delivery import Target
 from acme_milter.config.patterns import PATTERN_SCHEMA, Pattern, first_match, read_pattern
 from acme_milter.config.section import Section
 from acme_milter.config.values import Duration, FilePath, Host, LastingDuration, OneOrSeveral, Selector, Several, Share
@@ -14,12 +15,20 @@ from acme_milter.config.values import Duration, FilePath, Host, LastingDuration,
 Mode = Literal["enforce", "observe"]
 OnSuccess = Literal["discard", "deliver"]
 KeyAlgorithm = Literal["rsa2048", "rsa3072", "rsa4096", "p256", "p384"]
+Layout = Literal["single", "dual"]
+Aliases = Literal["none", "same_certificate", "own_certificate"]
+Custody = Literal["gateway", "escrow", "deliver_once", "csr"]
 
 
 class CertificatePolicy(Section):
-    """What kind of certificate."""
+    """What kind of certificate: one for signing and encrypting, or one for each (`dual`, RFC 8823 §3.3); whether a
+    person's aliases are in it, or have their own; the authority's profile, when it lists any.
+    """
 
     key: KeyAlgorithm = "rsa3072"
+    layout: Layout = "single"
+    aliases: Aliases = "none"
+    profile: Annotated[str, Field(min_length=1)] | None = None
 
 
 class DkimKey(Section):
@@ -36,12 +45,32 @@ def _dkim_kind(value: object) -> str:
 Dkim = Annotated[Annotated[Literal["relay"], Tag("relay")] | Annotated[DkimKey, Tag("key")], Discriminator(_dkim_kind)]
 
 
+class PostfixLog(Section):
+    """A log file that Postfix writes its deliveries to."""
+
+    log: FilePath
+
+
+def _follow_kind(value: object) -> str:
+    return "log" if isinstance(value, dict | PostfixLog) else "word"
+
+
+Follow = Annotated[
+    Annotated[Literal["queue", "journal", "none"], Tag("word")] | Annotated[PostfixLog, Tag("log")],
+    Discriminator(_follow_kind),
+]
+
+
 class ReplyPolicy(Section):
-    """How the reply leaves: by SMTP to this Postfix, which signs it ("relay"), or signed before that by us."""
+    """How the reply leaves: by SMTP to this Postfix, which signs it ("relay"), or signed before that by us.
+
+    `follow` is how we learn that it has left for the authority, which is told only then.
+    """
 
     host: Host = "127.0.0.1"
     port: int = Field(default=10028, ge=1, le=65535)
     dkim: Dkim = "relay"
+    follow: Follow = "queue"
 
 
 class RenewalPolicy(Section):
@@ -78,7 +107,8 @@ class SafetyPolicy(Section):
 class Policy(Section):
     """What holds for the mailboxes of a domain. `authorities` is in order of preference, never empty in force.
 
-    `joiners`: whether a mailbox that comes after the first day gets its certificate by itself.
+    `joiners`: whether a mailbox that comes after the first day gets its certificate by itself. `custody`: who ends up
+    holding the private key. `deliver`: where certificate and key go.
     """
 
     mode: Mode = "enforce"
@@ -87,8 +117,10 @@ class Policy(Section):
     reply: ReplyPolicy = ReplyPolicy()
     on_success: OnSuccess = "discard"
     joiners: Literal["automatic", "ask"] = "automatic"
+    custody: Custody = "escrow"
     renewal: RenewalPolicy = RenewalPolicy()
     leavers: LeaversPolicy = LeaversPolicy()
+    deliver: Several[Target] = ()
 
     def overridden_by(self, other: "Policy") -> "Policy":
         """This policy with the keys that were written in `other`; maps merge, lists replace."""

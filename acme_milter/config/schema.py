@@ -190,6 +190,7 @@ class Authority(Section):
     """A certificate authority. A preset gives values for everything but what binds the two parties."""
 
     directory: HttpsUrl
+    staging: HttpsUrl | None = None
     preset: str = "rfc8823"
     ca_bundle: FilePath | None = None
     trust_roots: FilePath | None = None
@@ -198,6 +199,11 @@ class Authority(Section):
     eab: Eab | None = None
     account: AccountScope = "shared"
     profile: Annotated[str, Field(min_length=1)] | None = None
+    preferred_chain: Annotated[str, Field(min_length=1)] | None = None
+    caa: Literal["check", "ignore"] = "check"
+    caa_domains: Several[DomainName] = ()
+    accept_smime_signed: bool = False
+    smime_trust: FilePath | None = None
     token_join: TokenJoin = Field(default=TokenJoin.STRING, strict=False)
     challenge_trigger: ChallengeTrigger = "reply-first"
     post_delay: Duration = timedelta(seconds=2)  # the reply should be there first; some authorities read only once

@@ -160,7 +160,8 @@ class LdapMap(Section):
     groups: Text | None = "memberOf"
 
 
-def _ldap_uri(value: object) -> str:
+def ldap_uri(value: object) -> str:
+    """A directory's URI: ldaps, ldap or ldapi and a host."""
     text = value if isinstance(value, str) else ""
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in {"ldap", "ldaps", "ldapi"} or re.search(r"[\x00-\x20\x7f?@#]", rest):
@@ -174,7 +175,7 @@ class LdapSource(SourceCommon):
     """A directory: OpenLDAP, Active Directory or another. A preset gives values for `filter` and `map`."""
 
     type: Literal["ldap"]
-    uri: Annotated[str, BeforeValidator(_ldap_uri)]
+    uri: Annotated[str, BeforeValidator(ldap_uri)]
     preset: Literal["openldap", "active-directory"] | None = None
     bind: LdapBind | None = None
     base: Text

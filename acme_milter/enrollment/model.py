@@ -5,6 +5,8 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from acme_milter.certificate.usage import KeyUsageKind
+
 
 class State(enum.StrEnum):
     """Where an enrollment stands. Each comment says who acts next."""
@@ -98,6 +100,9 @@ class Enrollment:
     replaces_id: str | None = None
     """The stored certificate that this one is to take the place of, if any."""
     bulk_run_id: str | None = None
+    usage: KeyUsageKind = KeyUsageKind.DUAL
+    account_id: str | None = None
+    """The account with which it is ordered: what the reply says is computed with that account's key."""
 
     @property
     def is_open(self) -> bool:

@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from acme_milter import __version__
-from acme_milter.certificate.csr import KeyUsageKind, MailboxPrivateKey, build_csr, csr_public_key_spki, spki_of
+from acme_milter.certificate.csr import MailboxPrivateKey, build_csr, csr_public_key_spki, spki_of
 from acme_milter.certificate.imported import Pkcs12Unreadable, read_pkcs12
 from acme_milter.certificate.pkcs12 import P12Format, build_encrypted_pem, build_pkcs12, generate_passphrase
 from acme_milter.certificate.refusal import CertificateRefused
 from acme_milter.certificate.subject_name import InvalidAddress
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.keys.algorithm import KeyAlgorithm, algorithm_of, decode_key, encode_key, generate_key
 from acme_milter.keys.jwk import public_jwk
 from acme_milter.keys.jws_input import check_signing_input

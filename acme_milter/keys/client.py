@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from acme_milter.certificate.csr import KeyUsageKind
 from acme_milter.certificate.pkcs12 import P12Format
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.ipc.client import FrameClient, PeerUnavailable
 from acme_milter.ipc.frames import FrameError
 from acme_milter.keys.refusal import KeydRefused

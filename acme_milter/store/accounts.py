@@ -11,7 +11,11 @@ from acme_milter.store.schema import account as table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredAccount:
-    """``jwk`` is the public key as JSON text; ``url`` is None until newAccount was answered."""
+    """``jwk`` is the public key as JSON text; ``url`` is None until newAccount was answered.
+
+    ``scope`` is whose it is: a domain, a mailbox, or nothing, and then it is everybody's. The ``next_`` three are of
+    the key that is to replace this one (RFC 8555 §7.3.5).
+    """
 
     id: str
     authority: str
@@ -22,11 +26,23 @@ class StoredAccount:
     url: str | None
     terms_url: str | None
     created_at: datetime
+    scope: str = ""
+    terms_agreed_at: datetime | None = None
+    deactivated_at: datetime | None = None
+    next_sealed_key: bytes | None = field(default=None, repr=False)
+    next_jwk: str | None = None
+    next_thumbprint: str | None = None
 
 
-def find(connection: sa.Connection, authority: str, directory_url: str) -> StoredAccount | None:
+def find(connection: sa.Connection, authority: str, directory_url: str, scope: str = "") -> StoredAccount | None:
+    """The account in use, whether the authority has heard of it or not."""
     row = connection.execute(
-        sa.select(table).where(table.c.authority == authority, table.c.directory_url == directory_url)
+        sa.select(table).where(
+            table.c.authority == authority,
+            table.c.directory_url == directory_url,
+            table.c.scope == scope,
+            table.c.deactivated_at.is_(None),
+        )
     ).first()
     return None if row is None else StoredAccount(**row._asdict())
 

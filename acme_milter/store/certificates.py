@@ -3,9 +3,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.enrollment.model import State
 from acme_milter.store.schema import certificate as table
 from acme_milter.store.schema import enrollment
@@ -27,6 +29,12 @@ class StoredCertificate:
     not_after: datetime
     chain_pem: bytes
     stored_at: datetime
+    usage: KeyUsageKind = KeyUsageKind.DUAL
+
+
+def _from_row(row: sa.Row[Any]) -> StoredCertificate:
+    values = row._asdict()
+    return StoredCertificate(**(values | {"usage": KeyUsageKind(values["usage"])}))
 
 
 def insert(connection: sa.Connection, stored: StoredCertificate) -> None:
@@ -39,13 +47,13 @@ def insert(connection: sa.Connection, stored: StoredCertificate) -> None:
 
 def get(connection: sa.Connection, certificate_id: str) -> StoredCertificate:
     """Raises sqlalchemy.exc.NoResultFound."""
-    return StoredCertificate(**connection.execute(sa.select(table).where(table.c.id == certificate_id)).one()._asdict())
+    return _from_row(connection.execute(sa.select(table).where(table.c.id == certificate_id)).one())
 
 
 def find(connection: sa.Connection, certificate_id: str) -> StoredCertificate | None:
     """As `get`, None where there is none."""
     row = connection.execute(sa.select(table).where(table.c.id == certificate_id)).first()
-    return None if row is None else StoredCertificate(**row._asdict())
+    return None if row is None else _from_row(row)
 
 
 def current(connection: sa.Connection, address: str, principal: str) -> StoredCertificate | None:
@@ -57,7 +65,7 @@ def current(connection: sa.Connection, address: str, principal: str) -> StoredCe
         .order_by(table.c.not_after.desc())
         .limit(1)
     ).first()
-    return None if row is None else StoredCertificate(**row._asdict())
+    return None if row is None else _from_row(row)
 
 
 def valid_of(connection: sa.Connection, address: str, principal: str, now: datetime) -> list[StoredCertificate]:
@@ -67,10 +75,10 @@ def valid_of(connection: sa.Connection, address: str, principal: str, now: datet
         .where(table.c.address == address, table.c.principal == principal, table.c.not_after > now)
         .order_by(table.c.not_after.desc(), table.c.id)
     )
-    return [StoredCertificate(**row._asdict()) for row in rows]
+    return [_from_row(row) for row in rows]
 
 
 def with_serial(connection: sa.Connection, serial: str) -> list[StoredCertificate]:
     """Lower-case hex; two authorities may have chosen the same one."""
     rows = connection.execute(sa.select(table).where(table.c.serial == serial).order_by(table.c.id))
-    return [StoredCertificate(**row._asdict()) for row in rows]
+    return [_from_row(row) for row in rows]

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.enrollment.model import OPEN_STATES, Cause, Enrollment, State
 from acme_milter.store import renewals
 from acme_milter.store.schema import enrollment as table
@@ -28,6 +29,7 @@ def _from_row(row: sa.Row[tuple[Any, ...]]) -> Enrollment:
     values: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
     values["state"] = State(values["state"])
     values["cause"] = Cause(values["cause"])
+    values["usage"] = KeyUsageKind(values["usage"])
     return Enrollment(**values)
 
 
@@ -35,6 +37,7 @@ def _to_values(enrollment: Enrollment) -> dict[str, object]:
     values = {name: getattr(enrollment, name) for name in _FIELDS}
     values["state"] = enrollment.state.value
     values["cause"] = enrollment.cause.value
+    values["usage"] = enrollment.usage.value
     return values
 
 
@@ -52,6 +55,7 @@ def open_new(
     next_attempt_at: datetime | None = None,
     enrollment_id: str | None = None,
     last_error: str | None = None,
+    usage: KeyUsageKind = KeyUsageKind.DUAL,
 ) -> Enrollment:
     """Insert and return a PLANNED enrollment, due at ``next_attempt_at`` (default: now). Raises AlreadyOpen.
 
@@ -74,6 +78,7 @@ def open_new(
         state_since=now,
         next_attempt_at=next_attempt_at or now,
         last_error=last_error,
+        usage=usage,
     )
     if find_open(connection, address, authority) is not None:
         raise AlreadyOpen(address)

@@ -11,7 +11,9 @@ from acme_milter.store.schema import mailbox_key as table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMailboxKey:
-    """``principal`` is whose key it is, ``spki`` and ``csr`` are DER."""
+    """``principal`` is whose key it is, ``spki`` and ``csr`` are DER. ``sealed_key`` is empty where the key was never
+    here, and where it is here no more, which is since ``destroyed_at``.
+    """
 
     id: str
     principal: str
@@ -20,6 +22,7 @@ class StoredMailboxKey:
     spki: bytes
     csr: bytes
     created_at: datetime
+    destroyed_at: datetime | None = None
 
 
 def insert(connection: sa.Connection, key: StoredMailboxKey) -> None:

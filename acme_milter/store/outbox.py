@@ -30,6 +30,9 @@ class OutboxEntry:
     sent_at: datetime | None = None
     queue_id: str | None = None
     last_error: str | None = None
+    departure: str | None = None
+    departure_at: datetime | None = None
+    departure_words: str | None = None
 
 
 def insert(connection: sa.Connection, entry: OutboxEntry) -> None:

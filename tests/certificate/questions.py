@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 import pytest
 from cryptography import x509
 
-from acme_milter.certificate.csr import KeyUsageKind
 from acme_milter.certificate.issued import IssuedCertificate, check_issued
 from acme_milter.certificate.refusal import CertificateFault, CertificateRefused
+from acme_milter.certificate.usage import KeyUsageKind
 from tests.certificate.small_pki import NOW, Draft, Pki
 
 Change = Callable[[Draft], Draft]

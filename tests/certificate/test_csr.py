@@ -11,13 +11,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acme_milter.certificate.csr import KeyUsageKind, MailboxPrivateKey, build_csr, csr_public_key_spki
+from acme_milter.certificate.csr import MailboxPrivateKey, build_csr, csr_public_key_spki
 from acme_milter.certificate.subject_name import (
     InvalidAddress,
     names_address,
     split_address,
     subject_alternative_name,
 )
+from acme_milter.certificate.usage import KeyUsageKind
 
 P256 = ec.generate_private_key(ec.SECP256R1())
 RSA = rsa.generate_private_key(65537, 2048)

@@ -15,10 +15,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acme_milter.certificate.csr import KeyUsageKind
 from acme_milter.certificate.issued import CLOCK_SKEW, check_issued
 from acme_milter.certificate.refusal import CertificateFault, CertificateRefused
 from acme_milter.certificate.subject_name import subject_alternative_name
+from acme_milter.certificate.usage import KeyUsageKind
 from tests.certificate.questions import Change, check, fault_of, named, subject
 from tests.certificate.small_pki import (
     DAY,

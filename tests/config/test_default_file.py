@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from acme_milter.config.delivery import TARGET_TYPES, TsigKey
 from acme_milter.config.loader import load_text
 from acme_milter.config.schema import (
     Authority,
@@ -60,7 +61,8 @@ def test_its_commented_keys_are_valid_and_show_the_rfc8823_preset() -> None:
     config = load_text(uncommented().replace("preset: castle", "preset: rfc8823"), FILE)
     assert config.managed() == {"alice@example.org", "bob@example.org", "carol@example.net"}
     authority = config.authorities["castle"]
-    own = {"directory", "agree_tos", "ca_bundle", "trust_roots", "eab", "profile", "preset"}
+    own = {"directory", "staging", "agree_tos", "ca_bundle", "trust_roots", "eab", "profile", "preferred_chain"}
+    own |= {"caa_domains", "smime_trust", "preset"}
     default = Authority(directory=authority.directory)
     assert authority.model_dump(exclude=own) == default.model_dump(exclude=own)
     assert authority.model_fields_set == set(Authority.model_fields)
@@ -80,6 +82,7 @@ def test_its_commented_domain_shows_every_layer() -> None:
     carol = config.policy_for("carol@example.net")
     assert carol is not None
     assert (carol.mode, carol.renewal.at, carol.certificate.key) == ("observe", 0.67, "p384")
+    assert [target.kind for target in carol.deliver] == ["files", "hook", "ldap", "signing-milter", "smimea"]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,8 @@ def test_its_commented_domain_shows_every_layer() -> None:
         LdapBind,
         LdapMap,
         *SOURCE_TYPES.values(),
+        *TARGET_TYPES.values(),
+        TsigKey,
     ],
 )
 def test_every_key_is_shown(section: type[Section]) -> None:

@@ -3,6 +3,7 @@
 
 from acme_milter.store.schema.bulk import bulk_item, bulk_run
 from acme_milter.store.schema.columns import Instant, metadata
+from acme_milter.store.schema.delivery import delivery, passphrase
 from acme_milter.store.schema.ordering import (
     account,
     audit,
@@ -15,17 +16,19 @@ from acme_milter.store.schema.ordering import (
     outbox,
 )
 from acme_milter.store.schema.organization import hold, mailbox, source_run
-from acme_milter.store.schema.upkeep import authority_pause, renewal, renewal_day, revocation
+from acme_milter.store.schema.upkeep import authority_health, authority_pause, renewal, renewal_day, revocation
 
 __all__ = [
     "Instant",
     "account",
     "audit",
+    "authority_health",
     "authority_pause",
     "bulk_item",
     "bulk_run",
     "certificate",
     "challenge_mail",
+    "delivery",
     "doubt",
     "enrollment",
     "hold",
@@ -34,6 +37,7 @@ __all__ = [
     "mailbox_key",
     "metadata",
     "outbox",
+    "passphrase",
     "renewal",
     "renewal_day",
     "revocation",

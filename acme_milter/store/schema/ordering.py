@@ -24,10 +24,26 @@ account = sa.Table(
     text("jwk"),  # the public half, JSON
     text("thumbprint"),  # RFC 7638, base64url: replies need it while keyd is away
     text("url", nullable=True),  # None until the authority has answered newAccount
-    text("terms_url", nullable=True),
+    text("terms_url", nullable=True),  # what was agreed to
     instant("created_at"),
-    sa.UniqueConstraint("authority", "directory_url"),
+    sa.Column("scope", sa.Text, nullable=False, server_default=""),  # whose it is: everybody's, a domain's, a mailbox's
+    instant("terms_agreed_at", nullable=True),
+    instant("deactivated_at", nullable=True),  # RFC 8555 §7.3.6: for good
+    # RFC 8555 §7.3.5: the key that is to replace this one, kept before the authority hears of it.
+    blob("next_sealed_key", nullable=True),
+    text("next_jwk", nullable=True),
+    text("next_thumbprint", nullable=True),
     sqlite_strict=True,
+)
+_in_use = sa.text("deactivated_at IS NULL")
+sa.Index(
+    "uq_account_in_use",
+    account.c.authority,
+    account.c.directory_url,
+    account.c.scope,
+    unique=True,
+    sqlite_where=_in_use,
+    postgresql_where=_in_use,
 )
 
 mailbox_key = sa.Table(
@@ -40,6 +56,7 @@ mailbox_key = sa.Table(
     blob("spki"),
     blob("csr"),
     instant("created_at"),
+    instant("destroyed_at", nullable=True),  # custody deliver_once: sealed_key is empty since then; csr: it always was
     sqlite_strict=True,
 )
 
@@ -78,6 +95,8 @@ enrollment = sa.Table(
     sa.Column("cause", sa.Text, nullable=False, server_default="asked"),
     text("replaces_id", nullable=True),  # the certificate that this one is to take the place of
     text("bulk_run_id", nullable=True),
+    sa.Column("usage", sa.Text, nullable=False, server_default="dual"),  # certificate.csr.KeyUsageKind
+    text("account_id", nullable=True),  # with which it was ordered: the reply's digest is of its key
     instant("not_after", nullable=True),  # its certificate's, written with it: an overview must not open a million
     # The lease is the scheduler's, not the enrollment's: who works on the row just now, and until when.
     text("lease_owner", nullable=True),
@@ -158,6 +177,10 @@ outbox = sa.Table(
     instant("sent_at", nullable=True),
     text("queue_id", nullable=True),
     text("last_error", nullable=True),
+    # What became of it after Postfix had taken it, as far as its queue or its log tells.
+    text("departure", nullable=True),  # sent, deferred, bounced, unknown; None: nobody has looked yet
+    instant("departure_at", nullable=True),
+    text("departure_words", nullable=True),  # the other side's
     text("lease_owner", nullable=True),
     instant("lease_until", nullable=True),
     sqlite_strict=True,
@@ -181,6 +204,7 @@ certificate = sa.Table(
     blob("chain_pem"),
     instant("stored_at"),
     sa.Column("principal", sa.Text, nullable=False, server_default=""),
+    sa.Column("usage", sa.Text, nullable=False, server_default="dual"),
     sqlite_strict=True,
 )
 sa.Index("ix_certificate_authority_not_after", certificate.c.authority, certificate.c.not_after)

@@ -59,3 +59,16 @@ authority_pause = sa.Table(
     instant("until", nullable=True),  # None: until a person resumes it
     sqlite_strict=True,
 )
+
+authority_health = sa.Table(
+    "authority_health",  # the circuit breaker of each authority, for all hosts
+    metadata,
+    text("authority", primary_key=True),
+    integer("failures"),  # in a row
+    instant("failed_at", nullable=True),
+    text("last_error", nullable=True),
+    instant("open_since", nullable=True),  # None: closed
+    instant("probe_at", nullable=True),  # when one is let through to see whether it has healed
+    integer("openings"),  # without a success in between: each waits longer
+    sqlite_strict=True,
+)

@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which code serves which kind of target."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from acme_milter.config.delivery import TargetCommon
+from acme_milter.delivery.target import Target
+
+_MAKERS: Mapping[type[TargetCommon], Callable[[Any], Target]] = {}
+
+
+def make_target(section: TargetCommon) -> Target:
+    """The target that a section of the configuration describes."""
+    return _MAKERS[type(section)](section)

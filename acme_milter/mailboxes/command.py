@@ -4,8 +4,9 @@
 import json
 
 from acme_milter.config.sources import CommandSource
-from acme_milter.mailboxes.program import ProgramFault, run_program
-from acme_milter.mailboxes.source import Gathering, Reading, SourceFault, quoted
+from acme_milter.mailboxes.source import Gathering, Reading, SourceFault
+from acme_milter.program import ProgramFault, run_program
+from acme_milter.quoting import quoted
 
 _LISTS = ("groups", "aliases")
 _KEYS = frozenset({"address", "id", "name", *_LISTS})
@@ -23,7 +24,7 @@ class CommandOutput:
         """Run it once. Raises SourceFault that names the program and, where one is wrong, the line of its output."""
         program = quoted(self._argv[0])
         try:
-            outcome = run_program(self._argv, timeout=self._timeout, source=self.name)
+            outcome = run_program(self._argv, timeout=self._timeout, environment={"ACME_MILTER_SOURCE": self.name})
         except ProgramFault as fault:
             raise SourceFault(self.name, f"{fault}; run it by hand as the worker's user") from None
         if outcome.status != 0:

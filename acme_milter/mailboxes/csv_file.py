@@ -11,7 +11,8 @@ from datetime import date, datetime
 from pathlib import Path
 
 from acme_milter.config.sources import CsvSource
-from acme_milter.mailboxes.source import Gathering, Reading, SourceFault, quoted
+from acme_milter.mailboxes.source import Gathering, Reading, SourceFault
+from acme_milter.quoting import quoted
 
 MAX_OCTETS = 64 * 1024 * 1024
 MAX_FIELD = 4096  # characters; a forgotten quotation mark would swallow the rest of the file

@@ -2,8 +2,9 @@
 """Dovecot's users as a source: what `doveadm user MASK` lists."""
 
 from acme_milter.config.sources import DovecotSource
-from acme_milter.mailboxes.program import Outcome, ProgramFault, run_program
-from acme_milter.mailboxes.source import Gathering, Reading, SourceFault, quoted
+from acme_milter.mailboxes.source import Gathering, Reading, SourceFault
+from acme_milter.program import Outcome, ProgramFault, run_program
+from acme_milter.quoting import quoted
 
 _OWN_SOCKET = (
     "give the worker a socket of its own: service auth { unix_listener acme-milter-userdb { user = acme-worker } }, "
@@ -36,7 +37,7 @@ class DovecotUsers:
     def read(self) -> Reading:
         """Ask doveadm once. Raises SourceFault with what to change in Dovecot."""
         try:
-            outcome = run_program(self._argv, timeout=self._timeout, source=self.name)
+            outcome = run_program(self._argv, timeout=self._timeout, environment={"ACME_MILTER_SOURCE": self.name})
         except ProgramFault as fault:
             raise SourceFault(self.name, f"{fault}; try it: {self._command}") from None
         if outcome.status != 0:

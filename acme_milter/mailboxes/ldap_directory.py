@@ -15,8 +15,9 @@ from acme_milter.config.secret import SecretUnavailable
 from acme_milter.config.sources import LdapSource as LdapSection
 from acme_milter.mailboxes.ldap_entry import LdapEntries
 from acme_milter.mailboxes.ldap_search import Search
-from acme_milter.mailboxes.program import Outcome, ProgramFault, run_program
-from acme_milter.mailboxes.source import Reading, SourceFault, quoted
+from acme_milter.mailboxes.source import Reading, SourceFault
+from acme_milter.program import Outcome, ProgramFault, run_program
+from acme_milter.quoting import quoted
 
 _GRACE = 2.0  # seconds beyond the timeout for it to say by itself what was slow
 _MAX_OUTPUT = 512 * 1024 * 1024
@@ -45,7 +46,6 @@ class LdapSource:
                 timeout=asked.timeout + _GRACE,
                 given=json.dumps(dataclasses.asdict(asked)).encode(),
                 max_output=_MAX_OUTPUT,
-                source=self.name,
             )
         except ProgramFault:
             what = f"{section.uri}: no complete answer within {asked.timeout:g} s; raise timeout, or see what it is at"

@@ -5,7 +5,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 from acme_milter.config.sources import LdapSource as LdapSection
-from acme_milter.mailboxes.source import Gathering, Reading, SourceFault, quoted
+from acme_milter.mailboxes.source import Gathering, Reading, SourceFault
+from acme_milter.quoting import quoted
 
 _CONTROL = "userAccountControl"
 _DISABLED = 0x2  # ACCOUNTDISABLE

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from acme_milter.mailboxes.source import quoted
+from acme_milter.quoting import quoted
 
 _CONNECT_SECONDS = 10.0
 _PORTS = {"ldap": 389, "ldaps": 636}

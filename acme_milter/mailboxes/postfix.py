@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from acme_milter.mailboxes.program import Outcome, ProgramAbsent, ProgramFault, run_program
-from acme_milter.mailboxes.source import quoted
+from acme_milter.program import Outcome, ProgramAbsent, ProgramFault, run_program
+from acme_milter.quoting import quoted
 
 LISTABLE = frozenset({"hash", "btree", "lmdb", "sdbm", "dbm", "texthash", "inline"})
 """Table types whose keys `postmap -s` can walk through; the others only answer questions (DATABASE_README)."""

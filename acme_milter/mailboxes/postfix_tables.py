@@ -7,7 +7,8 @@ from acme_milter.config.secret import SecretUnavailable
 from acme_milter.config.sources import PostfixSource
 from acme_milter.mailboxes.entry import InvalidEntry, canonical_address
 from acme_milter.mailboxes.postfix import NotListable, Postfix, PostfixFault, direct, split_list
-from acme_milter.mailboxes.source import Gathering, Reading, SourceFault, quoted
+from acme_milter.mailboxes.source import Gathering, Reading, SourceFault
+from acme_milter.quoting import quoted
 
 ADDRESS_TABLES = ("virtual_mailbox_maps", "relay_recipient_maps")
 """Parameters whose tables have whole addresses of mailboxes as keys; virtual_alias_maps has none of its own."""

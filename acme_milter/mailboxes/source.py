@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a source of mailboxes is: something that reads all of its entries, or says why it cannot."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Protocol
 
 from acme_milter.mailboxes.entry import Entry, InvalidEntry, canonical_address
 from acme_milter.protocol.mailbox import MAX_ADDRESS_OCTETS
+from acme_milter.quoting import quoted
 
 MOST = 500_000
 """Records that one source may list. Each takes a kilobyte or so: whoever lists more would take the worker's memory."""
@@ -17,9 +17,6 @@ MOST_REMARKS = 100
 
 MANY = 20
 """Mailboxes of one id that are worth a remark: the id may be a department's, and then all share their keys."""
-
-MAX_QUOTED = 200  # characters of another program's words in a fault
-_LOGIN = re.compile(r"://[^/\s]*@")
 
 
 class SourceFault(Exception):
@@ -129,17 +126,6 @@ class Gathering:
                     " exported together as that person's history. Is the id really a person's?"
                 )
         return Reading(kept, tuple(self._rejected.items()), tuple(self._remarks))
-
-
-def quoted(text: str | bytes) -> str:
-    """Another program's words, fit for a log line: one line, printable, at most MAX_QUOTED characters.
-
-    What stands before the @ of a URL is left out: programs quote the URL that they could not open.
-    """
-    words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-    plain = _LOGIN.sub("://…@", "".join(c if c.isprintable() else " " for c in words))
-    line = " ".join(plain.split())
-    return line if len(line) <= MAX_QUOTED else line[: MAX_QUOTED - 1] + "…"
 
 
 def _as_known(address: str) -> str:

@@ -13,7 +13,8 @@ import yaml
 
 from acme_milter.config.secret import SecretUnavailable
 from acme_milter.config.sources import SqlSource as SqlSection
-from acme_milter.mailboxes.source import Gathering, Reading, SourceFault, quoted
+from acme_milter.mailboxes.source import Gathering, Reading, SourceFault
+from acme_milter.quoting import quoted
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

@@ -17,7 +17,8 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from acme_milter.mailboxes.source import SourceFault, quoted
+from acme_milter.mailboxes.source import SourceFault
+from acme_milter.quoting import quoted
 
 _DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
 _EXTRAS = {"psycopg": "acme-milter[postgresql]", "pymysql": "acme-milter[mysql]"}

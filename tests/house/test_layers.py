@@ -26,6 +26,8 @@ LAYERS = {
     "clock": 0,
     "eventlog": 0,
     "ipc": 0,
+    "program": 0,
+    "quoting": 0,
 }
 """A room may import from rooms of a lower number, and from itself. The test CA is beside them all."""
 

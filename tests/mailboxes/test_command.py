@@ -9,8 +9,8 @@ from acme_milter.config.sources import CommandSource
 from acme_milter.lab.processes import wait_until
 from acme_milter.mailboxes.command import CommandOutput
 from acme_milter.mailboxes.entry import Entry
-from acme_milter.mailboxes.program import ProgramFault, run_program
 from acme_milter.mailboxes.source import Reading, SourceFault
+from acme_milter.program import ProgramFault, run_program
 from tests.mailboxes.conftest import MakeProgram
 
 

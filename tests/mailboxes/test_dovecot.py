@@ -68,7 +68,7 @@ def as_nobody(make_program: MakeProgram, monkeypatch: pytest.MonkeyPatch) -> Non
     """doveadm runs as another user than Dovecot's, as the worker's does."""
     program = make_program('exec setpriv --reuid 65534 --regid 65534 --clear-groups /usr/bin/doveadm "$@"')
     program.rename(program.with_name("doveadm"))
-    monkeypatch.setattr("acme_milter.mailboxes.program.PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setattr("acme_milter.program.PATH", f"{program.parent}:/usr/bin:/bin")
 
 
 @pytest.mark.usefixtures("as_nobody")
@@ -111,7 +111,7 @@ def test_a_configuration_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
 def test_a_list_that_breaks_off_is_not_used(make_program: MakeProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     lying = make_program("printf 'ann@example.org\\nbob@exam'")
     lying.rename(lying.with_name("doveadm"))
-    monkeypatch.setattr("acme_milter.mailboxes.program.PATH", f"{lying.parent}:/usr/bin:/bin")
+    monkeypatch.setattr("acme_milter.program.PATH", f"{lying.parent}:/usr/bin:/bin")
     assert "ended in the middle of a line" in fault(lying.parent / "dovecot.conf")
 
 

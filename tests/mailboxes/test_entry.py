@@ -4,7 +4,8 @@
 import pytest
 
 from acme_milter.mailboxes.entry import MAX_WORD, Entry, InvalidEntry
-from acme_milter.mailboxes.source import Gathering, SourceFault, quoted
+from acme_milter.mailboxes.source import Gathering, SourceFault
+from acme_milter.quoting import quoted
 
 
 def test_the_domain_is_folded_and_the_local_part_kept() -> None:

@@ -18,8 +18,8 @@ from acme_milter.lab.slapd import ADMIN_PASSWORD, SUFFIX, SlapdLab
 from acme_milter.mailboxes.entry import Entry
 from acme_milter.mailboxes.ldap_directory import LdapSource
 from acme_milter.mailboxes.ldap_search import Search, SearchFault, search
-from acme_milter.mailboxes.program import Outcome
 from acme_milter.mailboxes.source import Reading, SourceFault
+from acme_milter.program import Outcome
 
 PEOPLE = f"ou=people,{SUFFIX}"
 STAFF = f"ou=staff,{SUFFIX}"

@@ -141,13 +141,13 @@ def test_what_postmap_warns_of_is_a_remark(make_postfix: MakePostfix) -> None:
 def test_a_postfix_that_hangs_is_ended(make_program: MakeProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     program = make_program("exec sleep 600")
     program.rename(program.with_name("postconf"))
-    monkeypatch.setattr("acme_milter.mailboxes.program.PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setattr("acme_milter.program.PATH", f"{program.parent}:/usr/bin:/bin")
     with pytest.raises(SourceFault, match=r"postconf still ran after 0\.1 s and was killed"):
         read(None, timeout="100ms")
 
 
 def test_a_machine_without_postfix_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("acme_milter.mailboxes.program.PATH", str(tmp_path))
+    monkeypatch.setattr("acme_milter.program.PATH", str(tmp_path))
     with pytest.raises(SourceFault, match="postconf is not installed"):
         read(None)
 

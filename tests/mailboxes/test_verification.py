@@ -192,7 +192,7 @@ def test_without_a_postfix_nothing_is_judged_unless_one_was_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert kind(tmp_path, ANN) is Deliverability.UNDECIDED  # a directory without main.cf
-    monkeypatch.setattr("acme_milter.mailboxes.program.PATH", str(tmp_path))
+    monkeypatch.setattr("acme_milter.program.PATH", str(tmp_path))
     assert kind(tmp_path, ANN) is Deliverability.UNDECIDED
     found = Verifier().examine([ANN])[ANN]
     assert found == Verdict(Deliverability.UNCHECKED, "postconf is not installed")
@@ -201,7 +201,7 @@ def test_without_a_postfix_nothing_is_judged_unless_one_was_named(
 def test_a_postfix_that_hangs_leaves_it_open(make_program: MakeProgram, monkeypatch: pytest.MonkeyPatch) -> None:
     program = make_program("exec sleep 600")
     program.rename(program.with_name("postconf"))
-    monkeypatch.setattr("acme_milter.mailboxes.program.PATH", f"{program.parent}:/usr/bin:/bin")
+    monkeypatch.setattr("acme_milter.program.PATH", f"{program.parent}:/usr/bin:/bin")
     found = Verifier(timeout=0.1).examine([ANN])[ANN]
     assert found.deliverability is Deliverability.UNDECIDED
     assert "still ran after" in found.why

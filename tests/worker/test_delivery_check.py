@@ -134,7 +134,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str) -> No
     programs.mkdir()
     (programs / "postconf").write_text(f'#!/bin/sh\n{before}\nexec /usr/sbin/postconf "$@"\n')
     (programs / "postconf").chmod(0o755)
-    monkeypatch.setattr("acme_milter.mailboxes.program.PATH", f"{programs}:/usr/sbin:/usr/bin:/bin")
+    monkeypatch.setattr("acme_milter.program.PATH", f"{programs}:/usr/sbin:/usr/bin:/bin")
 
 
 def test_mailboxes_that_are_due_are_asked_about_in_one_round(

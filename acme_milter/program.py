@@ -7,7 +7,7 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 MAX_OUTPUT = 64 * 1024 * 1024
@@ -52,11 +52,16 @@ class Outcome:
 
 
 def run_program(
-    argv: Sequence[str], *, timeout: float, given: bytes = b"", max_output: int = MAX_OUTPUT, source: str = ""
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    given: bytes = b"",
+    max_output: int = MAX_OUTPUT,
+    environment: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run `argv` without a shell and return how it ended, whatever its exit status.
 
-    It gets `given` on standard input, an environment of PATH, LANG, HOME and the source's name, and `/` as working
+    It gets `given` on standard input, PATH, LANG, HOME and `environment` as its whole environment, and `/` as working
     directory. After `timeout` seconds, or when it printed more than `max_output` octets, it is killed with everything
     it started. Raises ProgramFault for that, and when it cannot be started.
     """
@@ -71,7 +76,7 @@ def run_program(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd="/",
-                env=_environment(source),
+                env=_environment(environment or {}),
                 start_new_session=True,
             )
         except FileNotFoundError:
@@ -124,7 +129,6 @@ def _collect(process: subprocess.Popen[bytes], give_up: float, max_output: int) 
     return bytes(output), bytes(errors)
 
 
-def _environment(source: str) -> dict[str, str]:
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
     # Not ours as it is: it may hold credentials, and MAIL_CONFIG or LD_PRELOAD of whoever started us.
-    names = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": os.environ.get("HOME", "/")}
-    return names | ({"ACME_MILTER_SOURCE": source} if source else {})
+    return {"PATH": PATH, "LANG": "C.UTF-8", "HOME": os.environ.get("HOME", "/"), **more}

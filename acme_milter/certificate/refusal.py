@@ -5,7 +5,9 @@ from enum import StrEnum
 
 
 class CertificateFault(StrEnum):
-    """The closed list of reasons; each is one check of RFC 8555 §7.4.2 and §11.4, RFC 8823 §3 or RFC 8550 §4.4."""
+    """The closed list of reasons; each is one check of RFC 8555 §7.4.2 and §11.4, RFC 8823 §3, RFC 8550 §4.4 or the
+    S/MIME BR.
+    """
 
     TOO_LARGE = "too-large"
     NOT_A_PEM_CHAIN = "not-a-pem-chain"
@@ -25,6 +27,7 @@ class CertificateFault(StrEnum):
     CHAIN_MISSING = "chain-missing"
     CHAIN_BROKEN = "chain-broken"
     UNTRUSTED = "untrusted"
+    LINT = "lint"
 
 
 class CertificateRefused(Exception):

@@ -66,6 +66,7 @@ def _notes(config: "Config") -> Iterator[str]:
     """What a fresh or a moved machine lacks; the same file may be fine on the next one, so these are no faults."""
     if not config.managed() and not any(domain.source for domain in config.domains.values()):
         yield "no mailbox is managed yet; list some: domains: {example.org: {mailboxes: {list: [you@example.org]}}}"
+    yield from _extras(config)
     path = config.keys.wrapping_key.file
     if path is None:
         return
@@ -81,6 +82,14 @@ def _notes(config: "Config") -> Iterator[str]:
     else:
         if mode & 0o077:
             yield f"keys.wrapping_key: {path} is open to group or others, and keyd refuses it; run: chmod 0600 {path}"
+
+
+def _extras(config: "Config") -> Iterator[str]:
+    from acme_milter.certificate.lint import MISSING, lint_is_installed
+
+    for name, authority in config.authorities.items():
+        if authority.lint == "require" and not lint_is_installed():
+            yield f"authorities.{name}.lint: {MISSING}"
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -64,6 +64,8 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "preferred_chain": "The common name of the root, or of the topmost issuer, of the chain that is wanted.",
         "caa": "Whether a domain's CAA records are looked at before an order (RFC 9495).",
         "caa_domains": "What the authority is called in CAA records, where its directory does not say so.",
+        "lint": "Whether issued certificates are held to the S/MIME Baseline Requirements by pkilint.",
+        "lint_ignore": "Codes of findings that do not count.",
         "accept_smime_signed": "Whether a challenge mail may prove itself by an S/MIME signature instead of DKIM.",
         "smime_trust": "Certificates that such a signature must rest on.",
         "token_join": "How the token's halves are joined.",

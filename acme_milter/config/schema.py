@@ -202,6 +202,8 @@ class Authority(Section):
     preferred_chain: Annotated[str, Field(min_length=1)] | None = None
     caa: Literal["check", "ignore"] = "check"
     caa_domains: Several[DomainName] = ()
+    lint: Literal["auto", "require", "none"] = "auto"
+    lint_ignore: Several[Annotated[str, Field(min_length=1)]] = ()
     accept_smime_signed: bool = False
     smime_trust: FilePath | None = None
     token_join: TokenJoin = Field(default=TokenJoin.STRING, strict=False)

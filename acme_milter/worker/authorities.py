@@ -15,6 +15,7 @@ from acme_milter import __version__
 from acme_milter.acme.account import Eab
 from acme_milter.acme.client import AcmeClient
 from acme_milter.acme.network import Network
+from acme_milter.certificate.lint import MISSING, lint_is_installed
 from acme_milter.config.schema import Authority, Config
 from acme_milter.config.schema import Eab as EabSection
 from acme_milter.config.secret import SecretUnavailable
@@ -115,6 +116,8 @@ class Authorities:
             client.network.close()
 
     def _connect(self, name: str, authority: Authority) -> AcmeClient:
+        if authority.lint == "require" and not lint_is_installed():  # before anything is ordered in vain
+            raise AuthorityUnusable(f"authorities.{name}.lint: {MISSING}")
         try:
             network = Network(
                 authority.directory,

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from acme_milter.acme.problem import AcmeError, BadAnswer
 from acme_milter.certificate.issued import IssuedCertificate, check_issued
+from acme_milter.certificate.lint import check_lint, lint_is_installed
 from acme_milter.certificate.refusal import CertificateRefused
 from acme_milter.enrollment.backoff import poll_delay
 from acme_milter.enrollment.model import Enrollment, State
@@ -80,6 +81,7 @@ class Issuance:
                 now=self.desk.clock(),
                 trust_roots=self._trust_roots(enrollment),
             )
+            self._lint(enrollment, issued)
         except CertificateRefused as refused:
             self._keep_refused(enrollment, chain_pem, refused)
             raise OrderDied(f"the certificate is not what was ordered: {refused}", again=False) from None
@@ -88,6 +90,12 @@ class Issuance:
             CertificateIssued(certificate_id=stored.id),
             also=lambda connection: certificates.insert(connection, stored),
         )
+
+    def _lint(self, enrollment: Enrollment, issued: IssuedCertificate) -> None:
+        authority = self.desk.authority(enrollment)
+        if authority.lint == "require" or (authority.lint == "auto" and lint_is_installed()):
+            required = authority.lint == "require"
+            check_lint(issued.leaf_der, enrollment.address, ignored=authority.lint_ignore, required=required)
 
     def _keep_refused(self, enrollment: Enrollment, chain_pem: bytes, refused: CertificateRefused) -> None:
         """F-32: it is not used, but not thrown away either: somebody will have to talk to the authority about it."""

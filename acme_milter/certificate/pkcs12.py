@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
     KeySerializationEncryption,
+    NoEncryption,
     PrivateFormat,
 )
 from cryptography.hazmat.primitives.serialization.pkcs12 import PBES, serialize_key_and_certificates
@@ -72,6 +73,11 @@ def build_encrypted_pem(private_key: MailboxPrivateKey, passphrase: str) -> byte
     return private_key.private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase.encode("ascii"))
     )
+
+
+def build_clear_pem(private_key: MailboxPrivateKey) -> bytes:
+    """PEM of the key as an unencrypted PKCS#8: for a signing program that nobody is there to give a passphrase."""
+    return private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _encryption(p12_format: P12Format, passphrase: str) -> KeySerializationEncryption:

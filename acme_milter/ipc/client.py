@@ -36,15 +36,18 @@ class FrameClient:
         self._timeout = timeout
         self._idle: deque[socket.socket] = deque()
 
-    def call(self, header: Mapping[str, object], body: bytes = b"") -> tuple[dict[str, object], bytes]:
+    def call(
+        self, header: Mapping[str, object], body: bytes = b"", *, descriptor: int | None = None
+    ) -> tuple[dict[str, object], bytes]:
         """Send one request, return (header, body) of its answer. Any thread may call.
 
         A request is sent a second time, on a new connection, when a pooled one turns out to be dead: a server
         that was killed between acting and answering sees it twice. Raises PeerUnavailable; FrameError when
-        the request itself is too large or cannot be written as JSON.
+        the request itself is too large or cannot be written as JSON. One with an open file's `descriptor` is
+        never sent twice: what the server has done to the file cannot be undone.
         """
         deadline = time.monotonic() + self._timeout
-        pooled = self._pooled()
+        pooled = self._pooled() if descriptor is None else None
         if pooled is not None:
             # A server that was restarted leaves a pool of dead connections: the second try never takes
             # another one.
@@ -52,7 +55,7 @@ class FrameClient:
                 return self._ask(pooled, header, body, deadline)
             self.close()
         try:
-            return self._ask(self._connect(deadline), header, body, deadline)
+            return self._ask(self._connect(deadline), header, body, deadline, descriptor)
         except _Gone:
             raise PeerUnavailable(f"{self._path}: the connection was closed without an answer") from None
 
@@ -96,13 +99,18 @@ class FrameClient:
         return connection
 
     def _ask(
-        self, connection: socket.socket, header: Mapping[str, object], body: bytes, deadline: float
+        self,
+        connection: socket.socket,
+        header: Mapping[str, object],
+        body: bytes,
+        deadline: float,
+        descriptor: int | None = None,
     ) -> tuple[dict[str, object], bytes]:
         """One request and answer; afterwards the connection is in the pool, or closed."""
         reusable = False
         try:
             connection.settimeout(max(0.001, deadline - time.monotonic()))
-            send_frame(connection, header, body)
+            send_frame(connection, header, body, descriptor=descriptor)
             answer = _first_answer(connection, deadline)
             reusable = True
         except (BrokenPipeError, ConnectionResetError):

@@ -23,6 +23,7 @@ from pathlib import Path
 from acme_milter.ipc.frames import FrameError, receive_frame, send_frame
 
 Handler = Callable[[dict[str, object], bytes], tuple[dict[str, object], bytes]]
+FileHandler = Callable[[dict[str, object], bytes, int], tuple[dict[str, object], bytes]]
 
 _MAX_CONNECTIONS = 1024
 _FRAME_SECONDS = 10.0  # for the rest of a frame once its first octet is there, and for writing the answer
@@ -40,8 +41,9 @@ class FrameServer:
 
     `handle` takes (header, body) and returns the answer's; it runs in up to `threads` threads at once. Its
     exceptions are answered {"error": "internal"} and given to `on_error`; they never end the server.
-    `peer_allowed` is asked with the user id of each new connection's process (SO_PEERCRED); a connection it
-    does not allow is closed unread.
+    `handle_file` takes a request that came with an open file, and its descriptor, which is closed afterwards; without
+    it the kernel closes such files unseen. `peer_allowed` is asked with the user id of each new connection's process
+    (SO_PEERCRED); a connection it does not allow is closed unread.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class FrameServer:
         handle: Handler,
         *,
         threads: int,
+        handle_file: FileHandler | None = None,
         on_error: Callable[[Exception], None] | None = None,
         peer_allowed: Callable[[int], bool] | None = None,
     ) -> None:
@@ -59,6 +62,7 @@ class FrameServer:
         self._path = path
         self._mode = mode
         self._handle = handle
+        self._handle_file = handle_file
         self._on_error = on_error
         self._peer_allowed = peer_allowed
         self._thread_count = threads
@@ -197,12 +201,23 @@ class FrameServer:
                     connection.close()
 
     def _answer_one(self, connection: socket.socket) -> bool:
-        request = receive_frame(connection, deadline=time.monotonic() + _FRAME_SECONDS)
+        files: list[int] | None = None if self._handle_file is None else []
+        try:
+            return self._answer_with(connection, files)
+        finally:
+            for file in files or ():
+                os.close(file)
+
+    def _answer_with(self, connection: socket.socket, files: list[int] | None) -> bool:
+        request = receive_frame(connection, deadline=time.monotonic() + _FRAME_SECONDS, descriptors=files)
         if request is None:
             return False
         answer: dict[str, object]
         try:
-            answer, body = self._handle(*request)
+            if files and self._handle_file is not None:
+                answer, body = self._handle_file(*request, files[0])
+            else:
+                answer, body = self._handle(*request)
         except Exception as error:  # noqa: BLE001 the edge of the server: it outlives any fault of a handler
             self._report(error)
             answer, body = {"error": "internal"}, b""

@@ -20,12 +20,19 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from acme_milter import __version__
 from acme_milter.certificate.csr import MailboxPrivateKey, build_csr, csr_public_key_spki, spki_of
-from acme_milter.certificate.imported import Pkcs12Unreadable, read_pkcs12
-from acme_milter.certificate.pkcs12 import P12Format, build_encrypted_pem, build_pkcs12, generate_passphrase
+from acme_milter.certificate.pkcs12 import (
+    P12Format,
+    build_clear_pem,
+    build_encrypted_pem,
+    build_pkcs12,
+    generate_passphrase,
+)
 from acme_milter.certificate.refusal import CertificateRefused
 from acme_milter.certificate.subject_name import InvalidAddress
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.keys.algorithm import KeyAlgorithm, algorithm_of, decode_key, encode_key, generate_key
+from acme_milter.keys.clear_file import check_file, write_all
+from acme_milter.keys.import_child import open_pkcs12
 from acme_milter.keys.jwk import public_jwk
 from acme_milter.keys.jws_input import check_signing_input
 from acme_milter.keys.pool import KeyPool
@@ -62,15 +69,18 @@ class Keyd:
             "sign_jws": self._sign_jws,
             "export_pkcs12": self._export_pkcs12,
             "export_pem": self._export_pem,
+            "write_clear_pem": self._write_clear_pem,
             "data_key": self._give_data_key,
             "status": self._status,
         }
 
-    def handle(self, header: Mapping[str, object], body: bytes) -> Answer:
-        """Answer one request. What is refused is an answer; an exception is a fault of ours."""
+    def handle(self, header: Mapping[str, object], body: bytes, file: int | None = None) -> Answer:
+        """Answer one request, `file` being the open file that came with it, if one did. What is refused is an answer;
+        an exception is a fault of ours.
+        """
         name = str(header.get("call"))
         try:
-            answer = self._calls.get(name, _refuse_unknown)(Request(header, body))
+            answer = self._calls.get(name, _refuse_unknown)(Request(header, body, file))
         except KeydRefused as refusal:
             self._add("refused")
             return {"refused": refusal.reason}, b""
@@ -109,14 +119,11 @@ class Keyd:
         (file,) = request.parts(1)
         ids = _mailbox_ids(request)
         address = request.text("address")
+        pkcs8, chain_pem = open_pkcs12(file, request.text("passphrase"), address)
         try:
-            private_key, chain_pem = read_pkcs12(file, request.text("passphrase"), address)
+            private_key = decode_key(pkcs8)
             algorithm = algorithm_of(private_key)
             csr = build_csr(private_key, [address], KeyUsageKind.DUAL)
-        except Pkcs12Unreadable as unreadable:
-            raise KeydRefused(str(unreadable)) from None
-        except CertificateRefused as refusal:
-            raise KeydRefused(f"certificate {refusal.reason.value}") from None
         except InvalidAddress:
             raise KeydRefused("an address that no certificate can carry") from None
         except ValueError:
@@ -152,6 +159,18 @@ class Keyd:
         (sealed,) = request.parts(1)
         passphrase = generate_passphrase()
         return {"passphrase": passphrase}, build_encrypted_pem(self._mailbox_key(request, sealed), passphrase)
+
+    def _write_clear_pem(self, request: Request) -> Answer:
+        """The asker's open file gets the key; what goes wrong with the file is told as the system's error number."""
+        (sealed,) = request.parts(1)
+        file = request.file()
+        check_file(file)
+        pem = build_clear_pem(self._mailbox_key(request, sealed))
+        try:
+            write_all(file, pem)
+        except OSError as error:
+            return {"errno": error.errno}, b""
+        return {}, b""
 
     def _give_data_key(self, request: Request) -> Answer:
         return {}, self._data_key

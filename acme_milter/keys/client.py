@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How other processes use keys: by asking keyd, with the sealed keys they store."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +150,17 @@ class KeydClient:
         answer, pem = self._call({"call": "export_pem", "key_id": key_id, "principal": principal}, sealed)
         return pem, _passphrase(answer)
 
+    def write_clear_pem(self, key_id: str, principal: str, sealed: bytes, file: int) -> None:
+        """Have keyd write the key as unencrypted PKCS#8 PEM where the position of this open file is.
+
+        Refused for anything but a regular file, opened for writing only, of mode 0640 or less. Raises OSError with what
+        keyd met when it wrote; how much is in the file then, or when keyd is unavailable, is unknown.
+        """
+        header = {"call": "write_clear_pem", "key_id": key_id, "principal": principal}
+        answer, _ = self._call(header, sealed, descriptor=file)
+        if isinstance(number := answer.get("errno"), int):
+            raise OSError(number, os.strerror(number))
+
     def data_key(self) -> bytes:
         """The 32 octets that seal what the worker stores, always the same under one wrapping key."""
         _, key = self._call({"call": "data_key"})
@@ -160,9 +172,12 @@ class KeydClient:
         """Version, wrapping key id, keys ready in the pool, calls answered since the start."""
         return self._call({"call": "status"})[0]
 
-    def _call(self, header: Mapping[str, object], *parts: bytes) -> tuple[dict[str, object], bytes]:
+    def _call(
+        self, header: Mapping[str, object], *parts: bytes, descriptor: int | None = None
+    ) -> tuple[dict[str, object], bytes]:
+        request = {**header, "parts": [len(part) for part in parts]}
         try:
-            answer, body = self._frames.call({**header, "parts": [len(part) for part in parts]}, b"".join(parts))
+            answer, body = self._frames.call(request, b"".join(parts), descriptor=descriptor)
         except PeerUnavailable as error:
             raise KeydUnavailable(f"keyd: {error}") from None
         except FrameError as error:

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.ipc.server import FrameServer
@@ -44,8 +45,15 @@ def serve(
         signal.signal(number, lambda *_: stopping.set())
     pool = KeyPool(pool_sizes, on_error=_report)
     keyd = Keyd(wrapping_key, pool)
+    handle = _logging_refusals(keyd)
     server = FrameServer(
-        socket, mode, _logging_refusals(keyd), threads=threads, on_error=_report, peer_allowed=peer_allowed
+        socket,
+        mode,
+        handle,
+        threads=threads,
+        handle_file=handle,
+        on_error=_report,
+        peer_allowed=peer_allowed,
     )
     server.start()
     pool.start()
@@ -78,9 +86,15 @@ def _refuse_network(event: str, arguments: tuple[object, ...]) -> None:
         raise PermissionError("keyd opens no socket but AF_UNIX")
 
 
-def _logging_refusals(keyd: Keyd) -> Callable[[dict[str, object], bytes], tuple[dict[str, object], bytes]]:
-    def handle(header: dict[str, object], body: bytes) -> tuple[dict[str, object], bytes]:
-        answer = keyd.handle(header, body)
+class _Handler(Protocol):
+    def __call__(
+        self, header: dict[str, object], body: bytes, file: int | None = None, /
+    ) -> tuple[dict[str, object], bytes]: ...
+
+
+def _logging_refusals(keyd: Keyd) -> _Handler:
+    def handle(header: dict[str, object], body: bytes, file: int | None = None, /) -> tuple[dict[str, object], bytes]:
+        answer = keyd.handle(header, body, file)
         if "refused" in answer[0]:
             log_event(Event.KEYD_REFUSED, call=header.get("call"), reason=answer[0]["refused"])
         return answer

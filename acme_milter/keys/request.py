@@ -15,13 +15,14 @@ MAX_TEXTS = 16
 
 
 class Request:
-    """The header's fields and the body's parts."""
+    """The header's fields, the body's parts, and the open file that came with them."""
 
-    __slots__ = ("_body", "_header")
+    __slots__ = ("_body", "_file", "_header")
 
-    def __init__(self, header: Mapping[str, object], body: bytes) -> None:
+    def __init__(self, header: Mapping[str, object], body: bytes, file: int | None = None) -> None:
         self._header = header
         self._body = body
+        self._file = file
 
     def text(self, name: str) -> str:
         """A printable text of 1 to MAX_TEXT characters."""
@@ -49,6 +50,12 @@ class Request:
         if not isinstance(value, bool):
             raise KeydRefused(f"malformed request: {name}")
         return value
+
+    def file(self) -> int:
+        """The descriptor of the open file that came along; whoever handed us the request closes it."""
+        if self._file is None:
+            raise KeydRefused("malformed request: no open file")
+        return self._file
 
     def parts(self, count: int) -> list[bytes]:
         """The body's parts, exactly `count` and nothing besides."""

@@ -83,8 +83,6 @@ def _mailbox(text: str, domain: str) -> str:
         mailbox = Mailbox.parse(text, allow_utf8=True)
     except InvalidMailbox as problem:
         raise InvalidMailbox(f"is no mail address: {shown(text)}: {problem}") from None
-    if not mailbox.is_ascii:
-        raise InvalidMailbox(f"has characters outside ASCII before the @, which is not supported yet: {shown(text)}")
     if mailbox.domain != domain:
         raise InvalidMailbox(f"is not in this domain: {shown(text)}")
     return str(mailbox)

@@ -75,8 +75,6 @@ def canonical_address(text: str) -> str:
         mailbox = Mailbox.parse(text.strip(), allow_utf8=True)
     except InvalidMailbox as problem:
         raise InvalidEntry(str(problem)) from None
-    if not mailbox.is_ascii:
-        raise InvalidEntry("characters outside ASCII before the @ are not supported yet")
     return str(mailbox)
 
 

@@ -34,9 +34,9 @@ MAILBOX_FAULTS = {
         "'Bob <bob@example.org>'",
         "is no mail address: 'Bob <bob@example.org>': the domain is not made of letters, digits and hyphens",
     ),
-    "umlaut": (
-        "jörg@example.org",
-        "has characters outside ASCII before the @, which is not supported yet: 'jörg@example.org'",
+    "invisible": (
+        '"j\\u200brg@example.org"',
+        "is no mail address: 'j\\u200brg@example.org': the local part holds a blank or an invisible character",
     ),
     "escape": (
         '"a\\e[31m@example.org"',

@@ -16,6 +16,10 @@ def test_a_domain_in_unicode_becomes_an_a_label() -> None:
     assert Entry.checked("ann@Müller.example").address == "ann@xn--mller-kva.example"
 
 
+def test_a_name_that_is_not_ascii_stays_as_it_is_written() -> None:
+    assert Entry.checked("Änn@example.org").address == "Änn@example.org"
+
+
 @pytest.mark.parametrize(
     ("address", "why"),
     [
@@ -26,7 +30,7 @@ def test_a_domain_in_unicode_becomes_an_a_label() -> None:
         ("Ann <ann@example.org>", "letters"),
         ("ann@example.org\nbcc: x@example.org", "exactly one @"),
         ('"a b"@example.org', "dot-atom"),
-        ("änn@example.org", "not supported"),
+        ("ä\u200bnn@example.org", "invisible"),
         ("ann\x00@example.org", "dot-atom"),
         (f"{'a' * 65}@example.org", "64 octets"),
     ],

@@ -16,6 +16,7 @@ POST_FIRST = "postfirst.example"
 AUTO = "auto.example"
 OBSERVED = "observed.example"
 KEPT = "kept.example"
+INTERNATIONALIZED = "xn--mller-kva.example"  # müller.example
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +25,14 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     few = names[:10]
     with Lab(
         tmp_path_factory.mktemp("lab"),
-        domains={"org.example": names, POST_FIRST: few, AUTO: few, OBSERVED: few, KEPT: few},
+        domains={
+            "org.example": names,
+            POST_FIRST: few,
+            AUTO: few,
+            OBSERVED: few,
+            KEPT: few,
+            INTERNATIONALIZED: ["jürgen", "用户", "plain"],
+        },
         reply_dkim="relay",
         more_authorities={
             "post-first": {"challenge_trigger": "post-first"},

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from acme_milter.enrollment.model import OPEN_STATES, State
-from acme_milter.store.schema import bulk_item, certificate, enrollment, renewal
+from acme_milter.store.schema import bulk_item, certificate, delivery, enrollment, renewal
 from acme_milter.store.schema import mailbox as table
 
 AT_ONCE = 500
@@ -134,7 +134,7 @@ def respell(connection: sa.Connection, old: str, new: str) -> None:
     Not while an order is open: its challenge is recognized by the spelling that was ordered. Audit records and
     principals keep the old one; keys are sealed for it.
     """
-    for known in (enrollment, certificate, renewal, bulk_item, table):
+    for known in (enrollment, certificate, renewal, bulk_item, delivery, table):
         connection.execute(known.update().where(known.c.address == old).values(address=new))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sealing what the worker stores: tokens, challenge mails and replies. Private keys are keyd's affair, never ours."""
+"""Sealing what the worker stores: tokens, mails, replies, passphrases. Private keys are keyd's affair, never ours."""
 
 from acme_milter.keys.sealing import seal, unseal
 
@@ -30,6 +30,13 @@ class Vault:
 
     def unseal_reply(self, outbox_id: str, sealed: bytes) -> bytes:
         return unseal(self._data_key, sealed, _bound("reply", outbox_id))
+
+    def seal_passphrase(self, delivery_id: str, form: str, passphrase: str) -> bytes:
+        """`form`: the format of the file that it opens."""
+        return seal(self._data_key, passphrase.encode("ascii"), _bound(f"passphrase {form}", delivery_id))
+
+    def unseal_passphrase(self, delivery_id: str, form: str, sealed: bytes) -> str:
+        return unseal(self._data_key, sealed, _bound(f"passphrase {form}", delivery_id)).decode("ascii")
 
 
 def _bound(purpose: str, row_id: str) -> dict[str, str]:

@@ -24,7 +24,11 @@ delivery = sa.Table(
     sa.UniqueConstraint("certificate_id", "target"),
     sqlite_strict=True,
 )
-sa.Index("ix_delivery_due", delivery.c.next_attempt_at)
+_UNDONE = sa.text("done_at IS NULL")
+sa.Index("ix_delivery_due", delivery.c.next_attempt_at, sqlite_where=_UNDONE, postgresql_where=_UNDONE)
+sa.Index(
+    "ix_delivery_turn", delivery.c.target, delivery.c.next_attempt_at, sqlite_where=_UNDONE, postgresql_where=_UNDONE
+)
 sa.Index("ix_delivery_address", delivery.c.address)
 sa.Index("ix_delivery_asked", delivery.c.asked_at)
 

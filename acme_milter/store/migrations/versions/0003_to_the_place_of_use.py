@@ -70,6 +70,10 @@ def _replies() -> None:
     op.add_column("outbox", sa.Column("departure", sa.Text(), nullable=True))
     op.add_column("outbox", sa.Column("departure_at", INSTANT, nullable=True))
     op.add_column("outbox", sa.Column("departure_words", sa.Text(), nullable=True))
+    op.add_column("outbox", sa.Column("place", sa.Text(), nullable=True))
+    op.add_column("outbox", sa.Column("follow_at", INSTANT, nullable=True))
+    followed = sa.text("follow_at IS NOT NULL")
+    op.create_index("ix_outbox_followed", "outbox", ["place"], sqlite_where=followed, postgresql_where=followed)
 
 
 def _authorities() -> None:
@@ -114,7 +118,11 @@ def _deliveries() -> None:
         sa.UniqueConstraint("certificate_id", "target", name=op.f("uq_delivery_certificate_id_target")),
         sqlite_strict=True,
     )
-    op.create_index("ix_delivery_due", "delivery", ["next_attempt_at"])
+    undone = sa.text("done_at IS NULL")
+    op.create_index("ix_delivery_due", "delivery", ["next_attempt_at"], sqlite_where=undone, postgresql_where=undone)
+    op.create_index(
+        "ix_delivery_turn", "delivery", ["target", "next_attempt_at"], sqlite_where=undone, postgresql_where=undone
+    )
     op.create_index("ix_delivery_address", "delivery", ["address"])
     op.create_index("ix_delivery_asked", "delivery", ["asked_at"])
     op.create_table(

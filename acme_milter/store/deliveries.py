@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Queries on deliveries: one certificate and one target each, until it is there, is over, or needs a person."""
+
+import enum
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.certificate.usage import KeyUsageKind
+from acme_milter.enrollment.model import State
+from acme_milter.store import certificates
+from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.schema import certificate, enrollment
+from acme_milter.store.schema import delivery as table
+from acme_milter.store.tallies import ACTIVE
+
+TROUBLE = 10
+"""Attempts after which one that is still tried is told to a person: about a quarter of an hour of failing."""
+
+
+class DeliveryState(enum.StrEnum):
+    """What a row's columns say together."""
+
+    WAITING = "waiting"
+    RETRYING = "retrying"  # it has failed, and is tried again by itself
+    FAILED = "failed"  # it waits for a person
+    DONE = "done"
+    ENDED = "ended"  # it is not wanted, or not possible, any more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """`target` is the title of a target in the mailbox's policy, `kind` its `to`. `outcome`: where it is now.
+
+    `done_at` without an outcome: it has ended, and `last_error` says why.
+    """
+
+    id: str
+    certificate_id: str
+    address: str
+    target: str
+    kind: str
+    asked_at: datetime
+    next_attempt_at: datetime | None
+    attempts: int
+    last_error: str | None
+    done_at: datetime | None
+    outcome: str | None
+
+    @property
+    def state(self) -> DeliveryState:
+        if self.done_at is not None:
+            return DeliveryState.DONE if self.outcome is not None else DeliveryState.ENDED
+        if self.next_attempt_at is None:
+            return DeliveryState.FAILED
+        return DeliveryState.WAITING if self.last_error is None else DeliveryState.RETRYING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InUse:
+    """A certificate in use, as a plan for everybody needs it."""
+
+    id: str
+    address: str
+    principal: str
+    authority: str
+    usage: KeyUsageKind
+    stored_at: datetime
+
+
+_COLUMNS = [table.c[name] for name in Delivery.__dataclass_fields__]
+# Written out, as the partial indexes have it.
+UNDONE = sa.text("delivery.done_at IS NULL")
+
+
+def ask(
+    connection: sa.Connection,
+    certificate_id: str,
+    address: str,
+    targets: Mapping[str, str],
+    now: datetime,
+    *,
+    again: bool = False,
+) -> list[str]:
+    """Have the certificate delivered to each of `targets` (title → kind); returns the titles that this changed.
+
+    What waits, has failed or is done stays as it is, and what had ended begins anew; `again` has done what is done.
+    """
+    asked = []
+    known = {one.target: one for one in of_certificate(connection, certificate_id)}
+    for title, kind in targets.items():
+        values = {"kind": kind, "asked_at": now, "next_attempt_at": now, "attempts": 0}
+        values |= {"last_error": None, "done_at": None, "outcome": None}
+        before = known.get(title)
+        if before is None:
+            place = {"certificate_id": certificate_id, "address": address, "target": title}
+            connection.execute(table.insert().values(id=uuid.uuid4().hex, **place, **values))
+        elif before.state is DeliveryState.ENDED or (again and before.state is DeliveryState.DONE):
+            connection.execute(table.update().where(table.c.id == before.id).values(**values))
+        else:
+            continue
+        asked.append(title)
+    return asked
+
+
+def get(connection: sa.Connection, delivery_id: str) -> Delivery:
+    """Raises sqlalchemy.exc.NoResultFound."""
+    return _one(connection.execute(sa.select(*_COLUMNS).where(table.c.id == delivery_id)).one())
+
+
+def of_certificate(connection: sa.Connection, certificate_id: str) -> list[Delivery]:
+    rows = connection.execute(sa.select(*_COLUMNS).where(table.c.certificate_id == certificate_id))
+    return sorted(map(_one, rows), key=lambda one: one.target)
+
+
+def of_mailbox(connection: sa.Connection, address: str) -> list[Delivery]:
+    """All of the mailbox's, whosever the certificate was, the oldest first."""
+    query = sa.select(*_COLUMNS).where(table.c.address == address).order_by(table.c.asked_at, table.c.target)
+    return [_one(row) for row in connection.execute(query)]
+
+
+def targets_due(connection: sa.Connection, now: datetime) -> list[str]:
+    """Titles of the targets that something is due for."""
+    query = sa.select(table.c.target).where(UNDONE, table.c.next_attempt_at <= now, _unleased(now)).distinct()
+    return sorted(connection.execute(query).scalars())
+
+
+def claim(connection: sa.Connection, target: str, *, owner: str, now: datetime, until: datetime) -> Delivery | None:
+    """Lease the next one of the target to `owner`, a name that no other lease has; None: there is none to be had.
+
+    Those of one mailbox go one at a time, the newest certificate last, so that it is what stays.
+    """
+    other, mine, theirs = table.alias("other"), certificate.alias("mine"), certificate.alias("theirs")
+    older = sa.tuple_(theirs.c.stored_at, theirs.c.id) < sa.tuple_(mine.c.stored_at, mine.c.id)
+    in_the_way = (
+        sa.exists()
+        .select_from(other.join(theirs, theirs.c.id == other.c.certificate_id))
+        .where(
+            other.c.address == table.c.address,
+            other.c.target == table.c.target,
+            other.c.id != table.c.id,
+            other.c.done_at.is_(None),
+            sa.or_(other.c.lease_until >= now, sa.and_(other.c.next_attempt_at.is_not(None), older)),
+        )
+    )
+    found = connection.execute(
+        sa.select(*_COLUMNS)
+        .select_from(table.join(mine, mine.c.id == table.c.certificate_id))
+        .where(UNDONE, table.c.target == target, table.c.next_attempt_at <= now, _unleased(now), ~in_the_way)
+        .order_by(table.c.next_attempt_at, table.c.id)
+        .limit(1)
+    ).first()
+    if found is None:
+        return None
+    connection.execute(table.update().where(table.c.id == found.id).values(lease_owner=owner, lease_until=until))
+    return _one(found)
+
+
+def is_overtaken(connection: sa.Connection, delivery_id: str) -> bool:
+    """Whether a newer certificate for the same use is at the target already: this one would take its place."""
+    other, mine, theirs = table.alias("other"), certificate.alias("mine"), certificate.alias("theirs")
+    query = (
+        sa.select(other.c.id)
+        .select_from(
+            table.join(mine, mine.c.id == table.c.certificate_id)
+            .join(other, sa.and_(other.c.address == table.c.address, other.c.target == table.c.target))
+            .join(theirs, theirs.c.id == other.c.certificate_id)
+        )
+        .where(
+            table.c.id == delivery_id,
+            other.c.outcome.is_not(None),
+            theirs.c.usage == mine.c.usage,
+            sa.tuple_(theirs.c.stored_at, theirs.c.id) > sa.tuple_(mine.c.stored_at, mine.c.id),
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
+
+
+def done(connection: sa.Connection, delivery_id: str, outcome: str, now: datetime, *, owner: str) -> bool:
+    """It is there. False, and nothing is changed, when the lease is another's by now."""
+    values = {"done_at": now, "outcome": outcome, "next_attempt_at": None, "last_error": None}
+    return _end_lease(connection, delivery_id, owner, values)
+
+
+def ended(connection: sa.Connection, delivery_id: str, why: str, now: datetime, *, owner: str) -> bool:
+    """It is over without having been delivered; otherwise as `done`."""
+    values = {"done_at": now, "outcome": None, "next_attempt_at": None, "last_error": why}
+    return _end_lease(connection, delivery_id, owner, values)
+
+
+def failed(connection: sa.Connection, delivery_id: str, error: str, again: datetime | None, *, owner: str) -> bool:
+    """It did not work, and is tried `again` then; None: when a person says so. Otherwise as `done`."""
+    values = {"attempts": table.c.attempts + 1, "last_error": error, "next_attempt_at": again}
+    return _end_lease(connection, delivery_id, owner, values)
+
+
+def _end_lease(connection: sa.Connection, delivery_id: str, owner: str, values: Mapping[str, object]) -> bool:
+    ours = sa.and_(table.c.id == delivery_id, table.c.lease_owner == owner)
+    changed = connection.execute(table.update().where(ours).values(lease_owner=None, lease_until=None, **values))
+    return changed.rowcount == 1
+
+
+def still_at_it(connection: sa.Connection, delivery_id: str, words: str, *, owner: str, until: datetime) -> None:
+    """It takes longer than it may and cannot be ended: keep the lease, and tell."""
+    ours = sa.and_(table.c.id == delivery_id, table.c.lease_owner == owner)
+    connection.execute(table.update().where(ours).values(lease_until=until, last_error=words))
+
+
+def release_all(connection: sa.Connection, *, place: str, but: str) -> None:
+    """At start: leases of predecessors at this `place` are void, all but those whose owner begins with `but`."""
+    theirs = table.c.lease_owner.startswith(place + "#", autoescape=True)
+    ours = table.c.lease_owner.startswith(but, autoescape=True)
+    connection.execute(table.update().where(theirs, ~ours).values(lease_owner=None, lease_until=None))
+
+
+def retry(connection: sa.Connection, ids: Collection[str], now: datetime) -> int:
+    """Try these again at once that have failed, given up or not; returns how many that were."""
+    if not ids:
+        return 0
+    changed = connection.execute(
+        table.update()
+        .where(table.c.id.in_(ids), table.c.done_at.is_(None), table.c.last_error.is_not(None), _unleased(now))
+        .values(next_attempt_at=now, attempts=0, last_error=None)
+    )
+    return changed.rowcount
+
+
+def is_complete(connection: sa.Connection, certificate_id: str) -> bool:
+    """Whether it is at every target that it was asked for, and there is one."""
+    rows = of_certificate(connection, certificate_id)
+    wanted = [row for row in rows if row.state is not DeliveryState.ENDED]
+    return bool(wanted) and all(row.state is DeliveryState.DONE for row in wanted)
+
+
+def undone(connection: sa.Connection) -> dict[DeliveryState, int]:
+    """How many wait, are tried again, and wait for a person."""
+    state = sa.case(
+        (table.c.next_attempt_at.is_(None), DeliveryState.FAILED.value),
+        (table.c.last_error.is_(None), DeliveryState.WAITING.value),
+        else_=DeliveryState.RETRYING.value,
+    )
+    rows = connection.execute(sa.select(state, sa.func.count()).where(UNDONE).group_by(state)).all()
+    counts = {DeliveryState(word): int(number) for word, number in rows}
+    return {one: counts.get(one, 0) for one in (DeliveryState.WAITING, DeliveryState.RETRYING, DeliveryState.FAILED)}
+
+
+def in_trouble(connection: sa.Connection) -> int:
+    """How many have failed TROUBLE times and more, and are still tried."""
+    query = sa.select(sa.func.count()).select_from(table)
+    tried = sa.and_(table.c.next_attempt_at.is_not(None), table.c.attempts >= TROUBLE)
+    return connection.execute(query.where(UNDONE, tried)).scalar_one()
+
+
+def in_use(connection: sa.Connection, address: str, principal: str) -> list[StoredCertificate]:
+    """The newest certificate in use for each kind of use that this person has for the mailbox, the oldest first."""
+    rows = connection.execute(
+        sa.select(certificate.c.id)
+        .join(enrollment, enrollment.c.certificate_id == certificate.c.id)
+        .where(
+            certificate.c.address == address,
+            certificate.c.principal == principal,
+            enrollment.c.state == State.ACTIVE.value,
+        )
+        .order_by(certificate.c.stored_at, certificate.c.id)
+    )
+    newest = {found.usage: found for found in (certificates.get(connection, row.id) for row in rows)}
+    return sorted(newest.values(), key=lambda one: (one.stored_at, one.id))
+
+
+def all_in_use(connection: sa.Connection) -> list[InUse]:
+    """Of everybody the newest certificate in use for each kind of use."""
+    columns = [certificate.c[name] for name in InUse.__dataclass_fields__]
+    rows = connection.execute(
+        sa.select(*columns)
+        .join(enrollment, enrollment.c.certificate_id == certificate.c.id)
+        .where(ACTIVE)
+        .order_by(certificate.c.stored_at, certificate.c.id)
+    )
+    found = (InUse(**(row._asdict() | {"usage": KeyUsageKind(row.usage)})) for row in rows)
+    return list({(one.address, one.principal, one.usage): one for one in found}.values())
+
+
+def wanted_at(connection: sa.Connection) -> set[tuple[str, str]]:
+    """(certificate, target) of every delivery that has not ended."""
+    standing = sa.or_(table.c.done_at.is_(None), table.c.outcome.is_not(None))
+    rows = connection.execute(sa.select(table.c.certificate_id, table.c.target).where(standing))
+    return {(row.certificate_id, row.target) for row in rows}
+
+
+def where(connection: sa.Connection, *, addresses: Sequence[str], everything: bool) -> list[Delivery]:
+    """Of these mailboxes, or of all; what is done or has ended only with `everything`. The longest waiting first."""
+    query = sa.select(*_COLUMNS).order_by(table.c.asked_at, table.c.address, table.c.target)
+    if not everything:
+        query = query.where(UNDONE)
+    if addresses:
+        query = query.where(table.c.address.in_(addresses))
+    return [_one(row) for row in connection.execute(query)]
+
+
+def _unleased(now: datetime) -> sa.ColumnElement[bool]:
+    return sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now)
+
+
+def _one(row: sa.Row[tuple[object, ...]]) -> Delivery:
+    return Delivery(**row._asdict())

@@ -9,10 +9,10 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from acme_milter.config.secret import SecretUnavailable
 from acme_milter.config.sources import LdapSource as LdapSection
+from acme_milter.ldap_connection import shows_the_password
 from acme_milter.mailboxes.ldap_entry import LdapEntries
 from acme_milter.mailboxes.ldap_search import Search
 from acme_milter.mailboxes.source import Reading, SourceFault
@@ -21,7 +21,6 @@ from acme_milter.quoting import quoted
 
 _GRACE = 2.0  # seconds beyond the timeout for it to say by itself what was slow
 _MAX_OUTPUT = 512 * 1024 * 1024
-_LOOPBACK = ("127.", "localhost", "::1")
 
 
 class LdapSource:
@@ -60,9 +59,7 @@ class LdapSource:
     def shows_the_password(self) -> bool:
         """True when anybody between us and the directory could read the bind password."""
         section = self._section
-        host = urlsplit(section.uri).hostname or ""
-        is_open = section.uri.startswith("ldap://") and not section.starttls and not host.startswith(_LOOPBACK)
-        return section.bind is not None and is_open
+        return section.bind is not None and shows_the_password(section.uri, starttls=section.starttls)
 
     def _search(self, attributes: list[str]) -> Search:
         section = self._section

@@ -23,6 +23,7 @@ LAYERS = {
     "protocol": 1,
     "certificate": 1,
     "acme": 1,
+    "ldap_connection": 1,
     "clock": 0,
     "eventlog": 0,
     "ipc": 0,

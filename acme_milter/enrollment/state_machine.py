@@ -34,6 +34,7 @@ class OrderingBegan(Event):
 
     key_id: str
     began_ordering_at: datetime
+    account_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from acme_milter.protocol.mailbox import Mailbox
 from acme_milter.protocol.reply_mail import ReplyMail, compose_reply
 from acme_milter.protocol.token import join_token, joining_matters, key_authorization, response_digest
 from acme_milter.store import accounts
+from acme_milter.store.accounts import StoredAccount
 from acme_milter.store.challenge_mails import StoredChallengeMail
 from acme_milter.store.outbox import OutboxEntry
 from acme_milter.worker.reply_signing import ReplySigner, UnusableSigningKey
@@ -91,8 +92,7 @@ class Answerer:
         self, connection: sa.Connection, enrollment: Enrollment, admission: "Admission", entry_id: str, now: datetime
     ) -> ReplyMail:
         authority = self._config().authorities[enrollment.authority]
-        account = accounts.find(connection, enrollment.authority, authority.directory)
-        assert account is not None  # the order was placed with it
+        account = self._account(connection, enrollment)
         assert enrollment.token_part2 is not None  # the challenge's sender is known, so this is too
         part1 = admission.mail.token_part1
         joining = authority.token_join
@@ -112,6 +112,17 @@ class Answerer:
             date=now,
             auto_submitted=authority.auto_submitted_reply,
         )
+
+    def _account(self, connection: sa.Connection, enrollment: Enrollment) -> StoredAccount:
+        """The one that the order was placed with: the digest is of its key, whoever else has accounts there."""
+        if enrollment.account_id is None:  # from the time when every authority had one account
+            account = accounts.find(
+                connection, enrollment.authority, self._config().authorities[enrollment.authority].directory
+            )
+        else:
+            account = accounts.get(connection, enrollment.account_id)
+        assert account is not None
+        return account
 
     def _sign(self, reply: ReplyMail, settings: ReplyPolicy, now: datetime) -> bytes:
         """RFC 8823 §3.2 item 9: the reply is DKIM-signed, by the site's signer (``relay``) or by us."""

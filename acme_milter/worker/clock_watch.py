@@ -86,7 +86,7 @@ class ClockWatch:
 
     def _ask(self, name: str) -> None:
         try:
-            skew = self._authorities.client(name).network.ask_the_time()
+            skew = self._authorities.network(name).ask_the_time()
         except (AcmeError, AuthorityUnusable, KeydUnavailable, KeydRefused):
             # One that is silent holds up the other chores for as long as it is waited for.
             pause = self._pauses[name] = min(2 * self._pauses.get(name, _FIRST_PAUSE / 2), _USUAL)

@@ -78,7 +78,7 @@ class Leaving:
             done = self._end_some(found) if found else []
             for enrollment in done:
                 if enrollment.authorization_url is not None and enrollment.state is State.CANCELLED:
-                    self._giving_back.submit(self._give_back, enrollment.authority, enrollment.authorization_url)
+                    self._giving_back.submit(self._give_back, enrollment, enrollment.authorization_url)
             ended += len(done)
             if not done:  # all done, or each of them was moved on just now: the next round looks again
                 return ended
@@ -125,7 +125,7 @@ class Leaving:
             revoke_by_policy(connection, self._config(), theirs, now)
         return after
 
-    def _give_back(self, authority: str, authorization_url: str) -> None:
+    def _give_back(self, enrollment: Enrollment, authorization_url: str) -> None:
         """Otherwise the authority could hand it out again with the next person's order (F-20)."""
         with contextlib.suppress(AcmeError, KeydUnavailable, KeydRefused, AuthorityUnusable):
-            self._authorities.client(authority).deactivate_authorization(authorization_url)
+            self._authorities.client_of(enrollment).deactivate_authorization(authorization_url)

@@ -34,7 +34,7 @@ class OrderDesk:
     mail_arrives: MailArrives = nobody_asked
 
     def client(self, enrollment: Enrollment) -> AcmeClient:
-        return self.authorities.client(enrollment.authority)
+        return self.authorities.client_of(enrollment)
 
     def authority(self, enrollment: Enrollment) -> Authority:
         authority = self.config().authorities.get(enrollment.authority)

@@ -101,7 +101,7 @@ class Responder:
         if enrollment.authorization_url is None:
             return False
         try:
-            found = self.authorities.client(enrollment.authority).fetch_authorization(enrollment.authorization_url)
+            found = self.authorities.client_of(enrollment).fetch_authorization(enrollment.authorization_url)
         except ServerRefused as refused:
             if refused.temporary:
                 raise

@@ -100,7 +100,7 @@ class Revoker:
 
     def _ask_authority(self, one: Revocation, certificate: StoredCertificate) -> None:
         """RFC 8555 §7.6. That it is revoked already is as good."""
-        client = self._authorities.client(one.authority)
+        client = self._authorities.client_that_issued(certificate)
         leaf = x509.load_pem_x509_certificates(certificate.chain_pem)[0].public_bytes(Encoding.DER)
         try:
             client.revoke(leaf, RevocationReason(one.reason))

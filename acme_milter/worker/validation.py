@@ -47,13 +47,14 @@ class Validation:
         if not_yet is not None:
             return not_yet
         self.desk.authority(enrollment)
+        account = self.desk.authorities.account(enrollment.authority, enrollment.address)
         # An authority that cannot be reached costs no key; one that can has said what time it is (F-12).
-        self.desk.authorities.client(enrollment.authority).network.directory()
+        self.desk.authorities.network(enrollment.authority).directory()
         self._check_clock(enrollment)
         now = self.desk.clock()
         kept = key_to_reuse(self.desk.database, enrollment, policy)
         if kept is not None:
-            return Step(OrderingBegan(key_id=kept, began_ordering_at=now))
+            return Step(OrderingBegan(key_id=kept, began_ordering_at=now, account_id=account.id))
         key_id = uuid.uuid4().hex
         made = self.desk.keyd.new_mailbox_key(
             key_id, enrollment.principal, policy.certificate.key, [enrollment.address]
@@ -68,7 +69,7 @@ class Validation:
             created_at=now,
         )
         return Step(
-            OrderingBegan(key_id=key_id, began_ordering_at=now),
+            OrderingBegan(key_id=key_id, began_ordering_at=now, account_id=account.id),
             also=lambda connection: mailbox_keys.insert(connection, key),
         )
 

@@ -33,6 +33,9 @@ account = sa.Table(
     blob("next_sealed_key", nullable=True),
     text("next_jwk", nullable=True),
     text("next_thumbprint", nullable=True),
+    instant("next_attempt_at", nullable=True),  # when the exchange is tried; ahead of now while somebody tries it
+    text("last_error", nullable=True),  # what became of the latest exchange that was given up or put off
+    instant("key_since", nullable=True),  # None: since it was created
     sqlite_strict=True,
 )
 _in_use = sa.text("deactivated_at IS NULL")
@@ -44,6 +47,14 @@ sa.Index(
     unique=True,
     sqlite_where=_in_use,
     postgresql_where=_in_use,
+)
+_changing = sa.text("next_sealed_key IS NOT NULL")
+sa.Index(
+    "ix_account_changing",
+    account.c.authority,
+    account.c.next_attempt_at,
+    sqlite_where=_changing,
+    postgresql_where=_changing,
 )
 
 mailbox_key = sa.Table(
@@ -181,6 +192,8 @@ outbox = sa.Table(
     text("departure", nullable=True),  # sent, deferred, bounced, unknown; None: nobody has looked yet
     instant("departure_at", nullable=True),
     text("departure_words", nullable=True),  # the other side's
+    text("place", nullable=True),  # the worker whose Postfix took it: no other host can look after it
+    instant("followed_since", nullable=True),  # it looks for its departure; None: nothing more is to be found out
     text("lease_owner", nullable=True),
     instant("lease_until", nullable=True),
     sqlite_strict=True,
@@ -188,6 +201,8 @@ outbox = sa.Table(
 sa.Index("ix_outbox_due", outbox.c.next_attempt_at)
 sa.Index("ix_outbox_enrollment", outbox.c.enrollment_id)
 sa.Index("ix_outbox_sent", outbox.c.sent_at)
+_followed = sa.text("followed_since IS NOT NULL")
+sa.Index("ix_outbox_followed", outbox.c.place, sqlite_where=_followed, postgresql_where=_followed)
 
 certificate = sa.Table(
     "certificate",

@@ -30,10 +30,16 @@ def _accounts() -> None:
     op.add_column("account", sa.Column("next_sealed_key", sa.LargeBinary(), nullable=True))
     op.add_column("account", sa.Column("next_jwk", sa.Text(), nullable=True))
     op.add_column("account", sa.Column("next_thumbprint", sa.Text(), nullable=True))
+    op.add_column("account", sa.Column("next_attempt_at", INSTANT, nullable=True))
+    op.add_column("account", sa.Column("last_error", sa.Text(), nullable=True))
+    op.add_column("account", sa.Column("key_since", INSTANT, nullable=True))
     op.execute("UPDATE account SET terms_agreed_at = created_at WHERE terms_url IS NOT NULL")
     in_use = sa.text("deactivated_at IS NULL")
     columns = ["authority", "directory_url", "scope"]
     op.create_index("uq_account_in_use", "account", columns, unique=True, sqlite_where=in_use, postgresql_where=in_use)
+    changing = sa.text("next_sealed_key IS NOT NULL")
+    columns = ["authority", "next_attempt_at"]
+    op.create_index("ix_account_changing", "account", columns, sqlite_where=changing, postgresql_where=changing)
 
 
 def _rebuild_without_constraint() -> None:
@@ -71,8 +77,8 @@ def _replies() -> None:
     op.add_column("outbox", sa.Column("departure_at", INSTANT, nullable=True))
     op.add_column("outbox", sa.Column("departure_words", sa.Text(), nullable=True))
     op.add_column("outbox", sa.Column("place", sa.Text(), nullable=True))
-    op.add_column("outbox", sa.Column("follow_at", INSTANT, nullable=True))
-    followed = sa.text("follow_at IS NOT NULL")
+    op.add_column("outbox", sa.Column("followed_since", INSTANT, nullable=True))
+    followed = sa.text("followed_since IS NOT NULL")
     op.create_index("ix_outbox_followed", "outbox", ["place"], sqlite_where=followed, postgresql_where=followed)
 
 

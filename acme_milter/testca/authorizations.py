@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Authorizations and their `email-reply-00` challenge (RFC 8555 §7.5, RFC 8823 §3)."""
 
+import asyncio
+
 from acme_milter.testca.encoding import to_base64url
 from acme_milter.testca.exchange import Answer, Call, Desk, retry_after
 from acme_milter.testca.history import Happening
@@ -22,7 +24,7 @@ def _challenge_document(office: Office, challenge: Challenge) -> dict[str, objec
     }
     if challenge.validated is not None:
         body["validated"] = challenge.validated.strftime("%Y-%m-%dT%H:%M:%SZ")
-    if challenge.error is not None:
+    if challenge.error is not None and not office.chaos.strikes("NO_ERROR_OBJECTS"):
         body["error"] = challenge.error.document()
     return body
 
@@ -112,3 +114,11 @@ async def _posted(desk: Desk, own: Authorization) -> None:
         asked.status = Status.PROCESSING
         if office.chaos.strikes("PROCESSING_WITH_ERROR"):
             asked.error = ProblemError("incorrectResponse", "no reply yet, will look again")
+        patience = office.chaos.seconds("REPLY_PATIENCE")
+        if patience > 0:
+            asyncio.get_running_loop().call_later(patience, _lose_patience, office, own)
+
+
+def _lose_patience(office: Office, own: Authorization) -> None:
+    if own.challenge.verdict is None:
+        decide(office, own, ("no-reply-in-time",))

@@ -52,7 +52,9 @@ def compose_challenge(letter: ChallengeLetter, keys: DkimKeys, chaos: Chaos) -> 
         ("Content-Transfer-Encoding", "7bit"),
     ]
     draft = Draft(tuple(headers), _BODY.encode("ascii"))
-    signed = keys.sign(draft, chaos.word("DKIM"), names=chaos.word("DKIM_NAMES"), now=letter.date)
+    signed = keys.using(chaos.word("DKIM_KEYS")).sign(
+        draft, chaos.word("DKIM"), names=chaos.word("DKIM_NAMES"), now=letter.date
+    )
     return _topped(signed, chaos.word("MAIL_EXTRA_HEADER")).render()
 
 

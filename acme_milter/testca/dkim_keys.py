@@ -60,6 +60,10 @@ class DkimKeys:
             zone[f"rsa1._domainkey.{domain}"] = [good]
         return zone
 
+    def using(self, keys: str) -> "DkimKeys":
+        """Return the same keys, used as knob DKIM_KEYS says."""
+        return self if keys == "configured" else replace(self, algorithm=keys)
+
     def sign(self, draft: Draft, fault: str, *, names: str, now: datetime) -> Draft:
         """Return the mail with the signatures that `fault`, a value of knob DKIM, asks for."""
         kind, _, parameter = fault.partition(":")

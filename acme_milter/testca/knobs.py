@@ -127,6 +127,8 @@ _ALL = (
     _percent("FINALIZE_ASYNC", "finalize answers processing; the order turns valid after FINALIZE_POLLS polls"),
     _integer("FINALIZE_POLLS", 2, 1, 1000, "polls of the order until an asynchronous finalize is done"),
     _percent("FINALIZE_500", "finalize is answered 500 and nothing happens"),
+    _percent("FINALIZE_500_LATE", "finalize takes effect, and is answered 500 all the same"),
+    _switch("NO_ERROR_OBJECTS", "what has turned invalid does not say why"),
     _switch("PROCESSING_WITH_ERROR", "a challenge shows an error while processing (RFC 8555 erratum 5732)"),
     Knob("REFUSE_ADDRESS", Kind.TEXT, "", "newOrder refuses these addresses or domains (comma between)"),
     _word("CERT", "good wrongkey wrongsan expired nochain extra", "what is wrong with the certificate"),
@@ -156,6 +158,7 @@ _ALL = (
         "a header put on top of the signed mail",
     ),
     _word("DKIM", DKIM_FAULTS, "the signature of the challenge mail"),
+    _word("DKIM_KEYS", "configured rsa ed25519 both", "the keys that sign, where they are not those of the start"),
     _word("DKIM_NAMES", "strict present", "h= lists all 13 names of RFC 8823 §3.1, or only those present"),
     _word("DNS", "good servfail timeout nxdomain", "how the CA's own name server answers"),
     # The token (RFC 8823 §3 step 6)
@@ -163,6 +166,8 @@ _ALL = (
     _integer("TOKEN_PART1_BYTES", 32, 8, 64, "length of token-part1; a multiple of 3 hides the joining"),
     # The reply (RFC 8823 §3.2)
     _switch("EARLY_POST_INVALID", "a challenge POSTed before its reply arrived turns invalid"),
+    _seconds("REPLY_PATIENCE", 0, "a POSTed challenge turns invalid when no reply came for so long; 0: never"),
+    _seconds("REPLY_READ_DELAY", 0, "the reply's mailbox is read so long after it came"),
     _word("VALIDATE_AT", "reply post", "the reply decides on arrival, or only together with the POST"),
     _switch("MATCH_BY_FROM", "a reply belongs to its sender's newest open challenge, whatever its Subject says"),
     _word("REPLY_THREADING", "ignored checked required", "what In-Reply-To and References must be"),

@@ -55,7 +55,8 @@ class Challenge:
     validated: datetime | None = None
     posted: bool = False
     mailed: bool = False
-    # What the first reply was found to be; None until it came. Later replies do not count (RFC 8823 §6).
+    # Whether a reply came, and what it was found to be, once it was read. Later ones do not count (RFC 8823 §6).
+    replied: bool = False
     verdict: tuple[str, ...] | None = None
 
 

@@ -35,7 +35,7 @@ def _document(office: Office, order: Order) -> dict[str, object]:
             body[name] = instant.isoformat()
     if order.replaces is not None:
         body["replaces"] = order.replaces  # RFC 9773 §5: echoed when accepted
-    if order.error is not None:
+    if order.error is not None and not office.chaos.strikes("NO_ERROR_OBJECTS"):
         body["error"] = order.error.document()
     if order.certificate is not None:
         body["certificate"] = f"{base}/certificate/{order.certificate}"
@@ -252,6 +252,8 @@ async def finalize(desk: Desk, call: Call) -> Answer:
         own.status, own.polls_left = Status.PROCESSING, office.chaos.number("FINALIZE_POLLS")
     else:
         _issue(office, own, wanted)
+    if office.chaos.strikes("FINALIZE_500_LATE"):
+        raise ProblemError("serverInternal", "finalize has taken effect, but this answer was made to fail")
     return _answer(office, own)
 
 

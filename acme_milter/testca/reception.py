@@ -73,15 +73,24 @@ class Reception:
             self._note(raw, details, verdict="deferred", counted=False)
             return "451 4.7.5 The key of your DKIM signature cannot be looked up now"
         details |= {"faults": faults, "digest": "wrong" if "digest" in faults else "right"}
-        if challenge.verdict is not None:
+        if challenge.replied:
             self._note(raw, details, verdict="duplicate", counted=False)
             return "250 2.0.0 Taken, but there was a reply already"
-        challenge.verdict = tuple(faults)
+        challenge.replied = True
         self._note(raw, details, verdict="invalid" if faults else "valid", counted=True)
+        delay = self._office.chaos.seconds("REPLY_READ_DELAY")
+        if delay > 0:
+            asyncio.get_running_loop().call_later(delay, self._read, authorization, tuple(faults))
+        else:
+            self._read(authorization, tuple(faults))
+        return "250 2.0.0 Taken"
+
+    def _read(self, authorization: Authorization, faults: tuple[str, ...]) -> None:
+        challenge = authorization.challenge
+        challenge.verdict = faults
         refresh_authorization(self._office, authorization)
         if self._office.chaos.word("VALIDATE_AT") == "reply" or challenge.posted:
-            decide(self._office, authorization, challenge.verdict)
-        return "250 2.0.0 Taken"
+            decide(self._office, authorization, faults)
 
     def _note(self, raw: bytes, details: dict[str, object], *, verdict: str, counted: bool) -> None:
         self._office.history.add(Happening.REPLY_RECEIVED, raw=raw, verdict=verdict, counted=counted, **details)

@@ -95,7 +95,7 @@ class Event(StrEnum):
     ORDER_FAILED = "order-failed"
     ORDER_PLACED = "order-placed"
     ORDER_VALID = "order-valid"
-    PASSPHRASE_SHOWN = "passphrase-shown"
+    PASSPHRASE_SHOWN = "passphrase-shown"  # noqa: S105 -- a word of the log
     POSTED_WITHOUT_MAIL = "posted-without-mail"
     RENEWAL_ADVANCED = "renewal-advanced"
     RENEWAL_DUE = "renewal-due"

@@ -204,10 +204,13 @@ def _end_lease(connection: sa.Connection, delivery_id: str, owner: str, values: 
     return changed.rowcount == 1
 
 
-def still_at_it(connection: sa.Connection, delivery_id: str, words: str, *, owner: str, until: datetime) -> None:
-    """It takes longer than it may and cannot be ended: keep the lease, and tell."""
+def extend(
+    connection: sa.Connection, delivery_id: str, *, owner: str, until: datetime, last_error: str | None = None
+) -> None:
+    """Keep a lease that is still ours for longer; `last_error` tells why, where people should know."""
     ours = sa.and_(table.c.id == delivery_id, table.c.lease_owner == owner)
-    connection.execute(table.update().where(ours).values(lease_until=until, last_error=words))
+    told = {} if last_error is None else {"last_error": last_error}
+    connection.execute(table.update().where(ours).values(lease_until=until, **told))
 
 
 def release_all(connection: sa.Connection, *, place: str, but: str) -> None:

@@ -33,6 +33,8 @@ class OutboxEntry:
     departure: str | None = None
     departure_at: datetime | None = None
     departure_words: str | None = None
+    place: str | None = None
+    followed_since: datetime | None = None
 
 
 def insert(connection: sa.Connection, entry: OutboxEntry) -> None:
@@ -93,9 +95,14 @@ def begin_handover(connection: sa.Connection, entry_id: str, *, owner: str, at: 
     return begun.rowcount == 1
 
 
-def mark_sent(connection: sa.Connection, entry_id: str, *, owner: str, at: datetime, queue_id: str | None) -> bool:
-    """Postfix has it. False when the lease had been lost meanwhile."""
-    return _finish(connection, entry_id, owner, sent_at=at, queue_id=queue_id, next_attempt_at=None, last_error=None)
+def mark_sent(
+    connection: sa.Connection, entry_id: str, *, owner: str, at: datetime, queue_id: str | None, followed: bool = False
+) -> bool:
+    """Postfix has it. False when the lease had been lost meanwhile. ``followed``: the owner is to look where it goes."""
+    following = {"place": place_of(owner), "followed_since": at} if followed else {}
+    return _finish(
+        connection, entry_id, owner, sent_at=at, queue_id=queue_id, next_attempt_at=None, last_error=None, **following
+    )
 
 
 def mark_deferred(
@@ -122,6 +129,11 @@ def of_enrollment(connection: sa.Connection, enrollment_id: str) -> list[OutboxE
         sa.select(*_COLUMNS).where(table.c.enrollment_id == enrollment_id).order_by(table.c.created_at)
     )
     return [OutboxEntry(**row._asdict()) for row in rows]
+
+
+def place_of(owner: str) -> str:
+    """Where a worker is at home: what of its name stays the same when it is started again."""
+    return owner.rpartition("#")[0]
 
 
 def release_all(connection: sa.Connection, *, place: str, but: str) -> None:

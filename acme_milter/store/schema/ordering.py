@@ -70,6 +70,7 @@ mailbox_key = sa.Table(
     instant("destroyed_at", nullable=True),  # custody deliver_once: sealed_key is empty since then; csr: it always was
     sqlite_strict=True,
 )
+sa.Index("ix_mailbox_key_spki", mailbox_key.c.spki)  # whose a request's key is that somebody brings
 
 _open_states = sa.text("state IN ({})".format(", ".join(f"'{state}'" for state in sorted(OPEN_STATES))))
 
@@ -142,6 +143,15 @@ sa.Index(
     enrollment.c.state,
     sqlite_where=_active,
     postgresql_where=_active,
+)
+_one_purpose = sa.text("state = 'active' AND usage <> 'dual'")
+sa.Index(
+    "ix_enrollment_one_purpose",  # who has one of two certificates only
+    enrollment.c.address,
+    enrollment.c.usage,
+    enrollment.c.not_after,
+    sqlite_where=_one_purpose,
+    postgresql_where=_one_purpose,
 )
 sa.Index(
     "uq_enrollment_open",  # nothing in a challenge mail names its order, so a second open one could not be told apart

@@ -70,6 +70,13 @@ def _certificates() -> None:
     op.add_column("enrollment", sa.Column("account_id", sa.Text(), nullable=True))
     op.add_column("certificate", sa.Column("usage", sa.Text(), nullable=False, server_default="dual"))
     op.add_column("mailbox_key", sa.Column("destroyed_at", INSTANT, nullable=True))
+    op.create_index("ix_mailbox_key_spki", "mailbox_key", ["spki"])
+    op.add_column("bulk_item", sa.Column("also_replaces_id", sa.Text(), nullable=True))
+    one_purpose = sa.text("state = 'active' AND usage <> 'dual'")
+    columns = ["address", "usage", "not_after"]
+    op.create_index(
+        "ix_enrollment_one_purpose", "enrollment", columns, sqlite_where=one_purpose, postgresql_where=one_purpose
+    )
 
 
 def _replies() -> None:

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Queries on replies that Postfix has taken: which of them are followed, and what became of each."""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import State
+from acme_milter.store.schema import enrollment, outbox
+
+
+class Departure(enum.StrEnum):
+    """What became of a reply after Postfix had taken it; None in a row: nobody has found out anything yet."""
+
+    SENT = "sent"  # the other side took it
+    GONE = "gone"  # it is not in the queue any more; a queue does not tell whether it was sent or bounced
+    DEFERRED = "deferred"  # the other side, or the way to it, is not ready: Postfix tries again
+    BOUNCED = "bounced"  # Postfix has given it up
+    UNKNOWN = "unknown"  # and nothing more will be found out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """A reply on its way. ``state`` is its enrollment's; ``departure`` None or deferred."""
+
+    id: str
+    enrollment_id: str
+    address: str
+    authority: str
+    state: State
+    envelope_sender: str
+    envelope_recipient: str
+    message_id: str
+    queue_id: str | None
+    sent_at: datetime
+    departure: Departure | None
+    departure_words: str | None
+
+
+_FOLLOWED = (
+    sa.select(
+        outbox.c.id,
+        outbox.c.enrollment_id,
+        enrollment.c.address,
+        enrollment.c.authority,
+        enrollment.c.state,
+        outbox.c.envelope_sender,
+        outbox.c.envelope_recipient,
+        outbox.c.message_id,
+        outbox.c.queue_id,
+        outbox.c.sent_at,
+        outbox.c.departure,
+        outbox.c.departure_words,
+    )
+    .select_from(outbox.join(enrollment, enrollment.c.id == outbox.c.enrollment_id))
+    .where(
+        sa.text("followed_since IS NOT NULL"),  # the words of the partial index ix_outbox_followed
+        outbox.c.place == sa.bindparam("place"),
+    )
+)
+
+
+def followed(connection: sa.Connection, place: str) -> list[Followed]:
+    """The replies that the worker at ``place`` has handed over and still follows."""
+    rows = connection.execute(_FOLLOWED, {"place": place})
+    return [_from_row(row) for row in rows]
+
+
+def _from_row(row: sa.Row[tuple[object, ...]]) -> Followed:
+    values = row._asdict()
+    values["state"] = State(values["state"])
+    values["departure"] = None if values["departure"] is None else Departure(values["departure"])
+    return Followed(**values)
+
+
+def note(
+    connection: sa.Connection, entry_id: str, *, departure: Departure, at: datetime, words: str | None, on: bool
+) -> bool:
+    """Write what was found out; ``on``: there is more to come. False when it was not followed any more."""
+    values: dict[str, object] = {"departure": departure.value, "departure_at": at, "departure_words": words}
+    if not on:
+        values["followed_since"] = None
+    written = connection.execute(
+        outbox.update().where(outbox.c.id == entry_id, outbox.c.followed_since.is_not(None)).values(values)
+    )
+    return written.rowcount == 1
+
+
+def forget(connection: sa.Connection, entry_ids: Sequence[str]) -> None:
+    """Nobody needs to know any more: their orders are over."""
+    connection.execute(outbox.update().where(outbox.c.id.in_(entry_ids)).values(followed_since=None))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Replies that Postfix keeps on trying: how many, since when the oldest, and what the other side says of it."""
+
+    number: int
+    since: datetime
+    words: str | None
+
+
+def deferred(connection: sa.Connection) -> Held | None:
+    """All of them, of every host; None when there are none."""
+    rows = connection.execute(
+        sa.select(outbox.c.sent_at, outbox.c.departure_words)
+        .where(sa.text("followed_since IS NOT NULL"), outbox.c.departure == Departure.DEFERRED.value)
+        .order_by(outbox.c.sent_at)
+    ).all()
+    return Held(len(rows), rows[0].sent_at, rows[0].departure_words) if rows else None
+
+
+def bounced_since(connection: sa.Connection, since: datetime) -> int:
+    """How many of the replies handed over since then have bounced."""
+    query = sa.select(sa.func.count()).where(outbox.c.sent_at >= since, outbox.c.departure == Departure.BOUNCED.value)
+    return connection.execute(query).scalar_one()

@@ -4,10 +4,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from acme_milter.config.delivery import TargetCommon
+from acme_milter.config.delivery import FilesTarget, SigningMilterTarget, TargetCommon
+from acme_milter.delivery.files import FilesDelivery
+from acme_milter.delivery.signing_milter import SigningMilterDelivery
 from acme_milter.delivery.target import Target
 
-_MAKERS: Mapping[type[TargetCommon], Callable[[Any], Target]] = {}
+_MAKERS: Mapping[type[TargetCommon], Callable[[Any], Target]] = {
+    FilesTarget: FilesDelivery,
+    SigningMilterTarget: SigningMilterDelivery,
+}
 
 
 def make_target(section: TargetCommon) -> Target:

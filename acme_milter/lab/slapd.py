@@ -3,11 +3,13 @@
 
 It speaks LDAP with StartTLS on one port and LDAPS on the other, with a certificate of a private CA. Beside the usual
 schema it knows the attributes of Active Directory that matter to a list of mailboxes, so that one program can stand for
-both kinds of directory; it evaluates Active Directory's bitwise matching rule as well.
+both kinds of directory; it evaluates Active Directory's bitwise matching rule as well. What cannot be both is
+userCertificate: there it is octets without ;binary, as in Active Directory, when ``active_directory`` is asked for.
 """
 
 import ipaddress
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -39,8 +41,14 @@ attributetype ( 1.2.840.113556.1.2.210 NAME 'proxyAddresses'
 objectclass ( 1.2.840.113556.1.5.9 NAME 'user' SUP inetOrgPerson STRUCTURAL
   MAY ( userAccountControl $ objectGUID $ proxyAddresses ) )
 """
+_CORE_SCHEMA = Path("/etc/ldap/schema/core.schema")
+_USER_CERTIFICATE = re.compile(r"attributetype \( 2\.5\.4\.36 [^)]*\)")
+# As Microsoft documents it: String(Octet), of many values.
+_USER_CERTIFICATE_OF_AD = """\
+attributetype ( 2.5.4.36 NAME 'userCertificate'
+  EQUALITY octetStringMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )"""
 _CONFIGURATION = """\
-include /etc/ldap/schema/core.schema
+include {directory}/core.schema
 include /etc/ldap/schema/cosine.schema
 include /etc/ldap/schema/inetorgperson.schema
 {schema}
@@ -73,7 +81,13 @@ class SlapdLab:
     """
 
     def __init__(
-        self, directory: Path, *, entries: str = "", settings: Sequence[str] = (), database_settings: Sequence[str] = ()
+        self,
+        directory: Path,
+        *,
+        entries: str = "",
+        settings: Sequence[str] = (),
+        database_settings: Sequence[str] = (),
+        active_directory: bool = False,
     ) -> None:
         self.directory = directory
         self.ca_bundle = directory / "ca.pem"
@@ -82,6 +96,7 @@ class SlapdLab:
         self._entries = entries
         self._settings = settings
         self._database_settings = database_settings
+        self._active_directory = active_directory
         self._server: ChildProcess | None = None
 
     @property
@@ -164,6 +179,10 @@ class SlapdLab:
     def _prepare(self) -> None:
         (self.directory / "data").mkdir(parents=True)
         _make_certificate(self.directory)
+        core = _CORE_SCHEMA.read_text(encoding="utf-8")
+        if self._active_directory:
+            core = _USER_CERTIFICATE.sub(_USER_CERTIFICATE_OF_AD, core)
+        (self.directory / "core.schema").write_text(core, encoding="utf-8")
         for name, text in (("password", ADMIN_PASSWORD), ("slapd.conf", self._configuration())):
             path = self.directory / name
             path.touch(mode=0o600)

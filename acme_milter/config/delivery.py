@@ -44,6 +44,8 @@ HOOK_PLACEHOLDERS = ADDRESS_PLACEHOLDERS | {
 }
 """What a hook's arguments may hold besides: the serial number, and the path of each file that was made for it."""
 
+_MADE_FOR = {"pem": "pem", "p12": "p12-modern", "p12_legacy": "p12-legacy", "mobileconfig": "mobileconfig"}
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
@@ -139,6 +141,14 @@ class HookTarget(TargetCommon):
     formats: OneOrSeveral[BundleFormat] = ("p12-modern",)
     chain: Chain = "include"
 
+    @model_validator(mode="after")
+    def _has_what_it_names(self) -> Self:
+        named = {name for argument in self.argv for name in placeholders(argument)}
+        lacking = sorted(name for name in named if name in _MADE_FOR and _MADE_FOR[name] not in self.formats)
+        if lacking:
+            raise ValueError(f"argv has {{{lacking[0]}}}, but formats does not name {_MADE_FOR[lacking[0]]}")
+        return self
+
 
 class LdapTarget(TargetCommon):
     """An entry of a directory gets the certificate, never the key. `ad` is a directory whose attribute is
@@ -184,6 +194,12 @@ class SigningMilterTarget(TargetCommon):
     mode: SocketMode = Field(default=0o640, json_schema_extra={"default": "0640"})
     group: Text | None = None
     reload: Several[Argument] = ()
+
+    @model_validator(mode="after")
+    def _for_few(self) -> Self:
+        if self.mode & ~0o640:
+            raise ValueError(f"mode {self.mode:04o} is more than 0640; the files hold private keys in clear")
+        return self
 
 
 class TsigKey(Section):

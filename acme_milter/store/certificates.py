@@ -68,6 +68,21 @@ def current(connection: sa.Connection, address: str, principal: str) -> StoredCe
     return None if row is None else _from_row(row)
 
 
+def in_use(connection: sa.Connection, address: str, principal: str) -> list[StoredCertificate]:
+    """The active certificates that this person has for the mailbox, of each kind the one that lasts longest; none of
+    an authority for trials.
+    """
+    rows = connection.execute(
+        sa.select(table)
+        .join(enrollment, enrollment.c.certificate_id == table.c.id)
+        .where(table.c.address == address, table.c.principal == principal, enrollment.c.state == State.ACTIVE.value)
+        .where(~table.c.authority.endswith(":staging", autoescape=True))
+        .order_by(table.c.not_after)
+    )
+    kinds = {stored.usage: stored for stored in map(_from_row, rows)}
+    return [kinds[usage] for usage in KeyUsageKind if usage in kinds]
+
+
 def valid_of(connection: sa.Connection, address: str, principal: str, now: datetime) -> list[StoredCertificate]:
     """Everything that this person has for the mailbox and that has not expired, in use or not, the newest first."""
     rows = connection.execute(

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
 from acme_milter.config.delivery import Target
 from acme_milter.config.patterns import PATTERN_SCHEMA, Pattern, first_match, read_pattern
@@ -64,13 +64,15 @@ Follow = Annotated[
 class ReplyPolicy(Section):
     """How the reply leaves: by SMTP to this Postfix, which signs it ("relay"), or signed before that by us.
 
-    `follow` is how we learn that it has left for the authority, which is told only then.
+    `follow` is how we learn that it has left for the authority, which is told only then; `config_directory` is that
+    Postfix's, where it is not the machine's own.
     """
 
     host: Host = "127.0.0.1"
     port: int = Field(default=10028, ge=1, le=65535)
     dkim: Dkim = "relay"
     follow: Follow = "queue"
+    config_directory: FilePath | None = None
 
 
 class RenewalPolicy(Section):
@@ -104,6 +106,14 @@ class SafetyPolicy(Section):
     max_source_change: Share = 0.1
 
 
+def _told_apart(targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    titles = [target.title for target in targets]
+    twice = next((title for title in titles if titles.count(title) > 1), None)
+    if twice is not None:
+        raise ValueError(f"has two targets called {twice}; give one of them another name")
+    return targets
+
+
 class Policy(Section):
     """What holds for the mailboxes of a domain. `authorities` is in order of preference, never empty in force.
 
@@ -120,7 +130,7 @@ class Policy(Section):
     custody: Custody = "escrow"
     renewal: RenewalPolicy = RenewalPolicy()
     leavers: LeaversPolicy = LeaversPolicy()
-    deliver: Several[Target] = ()
+    deliver: Annotated[Several[Target], AfterValidator(_told_apart)] = ()
 
     def overridden_by(self, other: "Policy") -> "Policy":
         """This policy with the keys that were written in `other`; maps merge, lists replace."""

@@ -3,22 +3,17 @@
 
 import enum
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.enrollment.model import State
 from acme_milter.store import certificates
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.schema import certificate, enrollment
 from acme_milter.store.schema import delivery as table
-from acme_milter.store.tallies import ACTIVE
-
-TROUBLE = 10
-"""Attempts after which one that is still tried is told to a person: about a quarter of an hour of failing."""
 
 
 class DeliveryState(enum.StrEnum):
@@ -59,19 +54,7 @@ class Delivery:
         return DeliveryState.WAITING if self.last_error is None else DeliveryState.RETRYING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InUse:
-    """A certificate in use, as a plan for everybody needs it."""
-
-    id: str
-    address: str
-    principal: str
-    authority: str
-    usage: KeyUsageKind
-    stored_at: datetime
-
-
-_COLUMNS = [table.c[name] for name in Delivery.__dataclass_fields__]
+COLUMNS = [table.c[name] for name in Delivery.__dataclass_fields__]
 # Written out, as the partial indexes have it.
 UNDONE = sa.text("delivery.done_at IS NULL")
 
@@ -108,18 +91,18 @@ def ask(
 
 def get(connection: sa.Connection, delivery_id: str) -> Delivery:
     """Raises sqlalchemy.exc.NoResultFound."""
-    return _one(connection.execute(sa.select(*_COLUMNS).where(table.c.id == delivery_id)).one())
+    return from_row(connection.execute(sa.select(*COLUMNS).where(table.c.id == delivery_id)).one())
 
 
 def of_certificate(connection: sa.Connection, certificate_id: str) -> list[Delivery]:
-    rows = connection.execute(sa.select(*_COLUMNS).where(table.c.certificate_id == certificate_id))
-    return sorted(map(_one, rows), key=lambda one: one.target)
+    rows = connection.execute(sa.select(*COLUMNS).where(table.c.certificate_id == certificate_id))
+    return sorted(map(from_row, rows), key=lambda one: one.target)
 
 
 def of_mailbox(connection: sa.Connection, address: str) -> list[Delivery]:
     """All of the mailbox's, whosever the certificate was, the oldest first."""
-    query = sa.select(*_COLUMNS).where(table.c.address == address).order_by(table.c.asked_at, table.c.target)
-    return [_one(row) for row in connection.execute(query)]
+    query = sa.select(*COLUMNS).where(table.c.address == address).order_by(table.c.asked_at, table.c.target)
+    return [from_row(row) for row in connection.execute(query)]
 
 
 def targets_due(connection: sa.Connection, now: datetime) -> list[str]:
@@ -147,7 +130,7 @@ def claim(connection: sa.Connection, target: str, *, owner: str, now: datetime, 
         )
     )
     found = connection.execute(
-        sa.select(*_COLUMNS)
+        sa.select(*COLUMNS)
         .select_from(table.join(mine, mine.c.id == table.c.certificate_id))
         .where(UNDONE, table.c.target == target, table.c.next_attempt_at <= now, _unleased(now), ~in_the_way)
         .order_by(table.c.next_attempt_at, table.c.id)
@@ -156,7 +139,7 @@ def claim(connection: sa.Connection, target: str, *, owner: str, now: datetime, 
     if found is None:
         return None
     connection.execute(table.update().where(table.c.id == found.id).values(lease_owner=owner, lease_until=until))
-    return _one(found)
+    return from_row(found)
 
 
 def is_overtaken(connection: sa.Connection, delivery_id: str) -> bool:
@@ -239,25 +222,6 @@ def is_complete(connection: sa.Connection, certificate_id: str) -> bool:
     return bool(wanted) and all(row.state is DeliveryState.DONE for row in wanted)
 
 
-def undone(connection: sa.Connection) -> dict[DeliveryState, int]:
-    """How many wait, are tried again, and wait for a person."""
-    state = sa.case(
-        (table.c.next_attempt_at.is_(None), DeliveryState.FAILED.value),
-        (table.c.last_error.is_(None), DeliveryState.WAITING.value),
-        else_=DeliveryState.RETRYING.value,
-    )
-    rows = connection.execute(sa.select(state, sa.func.count()).where(UNDONE).group_by(state)).all()
-    counts = {DeliveryState(word): int(number) for word, number in rows}
-    return {one: counts.get(one, 0) for one in (DeliveryState.WAITING, DeliveryState.RETRYING, DeliveryState.FAILED)}
-
-
-def in_trouble(connection: sa.Connection) -> int:
-    """How many have failed TROUBLE times and more, and are still tried."""
-    query = sa.select(sa.func.count()).select_from(table)
-    tried = sa.and_(table.c.next_attempt_at.is_not(None), table.c.attempts >= TROUBLE)
-    return connection.execute(query.where(UNDONE, tried)).scalar_one()
-
-
 def in_use(connection: sa.Connection, address: str, principal: str) -> list[StoredCertificate]:
     """The newest certificate in use for each kind of use that this person has for the mailbox, the oldest first."""
     rows = connection.execute(
@@ -274,39 +238,10 @@ def in_use(connection: sa.Connection, address: str, principal: str) -> list[Stor
     return sorted(newest.values(), key=lambda one: (one.stored_at, one.id))
 
 
-def all_in_use(connection: sa.Connection) -> list[InUse]:
-    """Of everybody the newest certificate in use for each kind of use."""
-    columns = [certificate.c[name] for name in InUse.__dataclass_fields__]
-    rows = connection.execute(
-        sa.select(*columns)
-        .join(enrollment, enrollment.c.certificate_id == certificate.c.id)
-        .where(ACTIVE)
-        .order_by(certificate.c.stored_at, certificate.c.id)
-    )
-    found = (InUse(**(row._asdict() | {"usage": KeyUsageKind(row.usage)})) for row in rows)
-    return list({(one.address, one.principal, one.usage): one for one in found}.values())
-
-
-def wanted_at(connection: sa.Connection) -> set[tuple[str, str]]:
-    """(certificate, target) of every delivery that has not ended."""
-    standing = sa.or_(table.c.done_at.is_(None), table.c.outcome.is_not(None))
-    rows = connection.execute(sa.select(table.c.certificate_id, table.c.target).where(standing))
-    return {(row.certificate_id, row.target) for row in rows}
-
-
-def where(connection: sa.Connection, *, addresses: Sequence[str], everything: bool) -> list[Delivery]:
-    """Of these mailboxes, or of all; what is done or has ended only with `everything`. The longest waiting first."""
-    query = sa.select(*_COLUMNS).order_by(table.c.asked_at, table.c.address, table.c.target)
-    if not everything:
-        query = query.where(UNDONE)
-    if addresses:
-        query = query.where(table.c.address.in_(addresses))
-    return [_one(row) for row in connection.execute(query)]
-
-
 def _unleased(now: datetime) -> sa.ColumnElement[bool]:
     return sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now)
 
 
-def _one(row: sa.Row[tuple[object, ...]]) -> Delivery:
+def from_row(row: sa.Row[tuple[object, ...]]) -> Delivery:
+    """Of a row of COLUMNS."""
     return Delivery(**row._asdict())

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The views `delivery-list` and `delivery-missing`: where certificates have gone, and where they should have."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.config.schema import Config
+from acme_milter.delivery.wanted import targets_for
+from acme_milter.report.member import look_up
+from acme_milter.report.rows import Row, instant
+from acme_milter.report.unanswerable import Unanswerable
+from acme_milter.store import delivery_lists, overview
+from acme_milter.store.deliveries import Delivery, DeliveryState
+
+SCHEMA = "acme-milter/deliver-list/1"
+MISSING_SCHEMA = "acme-milter/deliver-missing/1"
+
+STATES: Mapping[str, frozenset[DeliveryState]] = {
+    "undone": frozenset({DeliveryState.WAITING, DeliveryState.RETRYING, DeliveryState.FAILED}),
+    "waiting": frozenset({DeliveryState.WAITING}),
+    "retrying": frozenset({DeliveryState.RETRYING}),
+    "failed": frozenset({DeliveryState.FAILED}),
+    "not-there": frozenset({DeliveryState.RETRYING, DeliveryState.FAILED}),
+    "done": frozenset({DeliveryState.DONE}),
+    "ended": frozenset({DeliveryState.ENDED}),
+    "all": frozenset(DeliveryState),
+}
+
+
+def delivery_list(
+    connection: sa.Connection,
+    config: Config,
+    now: datetime,
+    *,
+    addresses: Sequence[str] = (),
+    target: str | None = None,
+    domain: str | None = None,
+    state: str = "undone",
+) -> Row:
+    """Those that meet every condition given, the longest asked for first. ``state`` is one of STATES."""
+    _check_domain(config, domain)
+    wanted = STATES[state]
+    everything = not wanted <= STATES["undone"]
+    spelled = [look_up(connection, config, address).address for address in addresses]
+    found = [
+        one
+        for start in range(0, max(len(spelled), 1), overview.AT_ONCE)
+        for one in delivery_lists.where(
+            connection, addresses=spelled[start : start + overview.AT_ONCE], everything=everything
+        )
+        if one.state in wanted and target in {None, one.target} and domain in {None, one.address.rpartition("@")[2]}
+    ]
+    serials = delivery_lists.serials(connection, [one.certificate_id for one in found])
+    rows = [delivery_row(one, serials[one.certificate_id]) for one in found]
+    return {"schema": SCHEMA, "at": now.isoformat(), "deliveries": rows}
+
+
+def delivery_missing(
+    connection: sa.Connection,
+    config: Config,
+    now: datetime,
+    *,
+    target: str | None = None,
+    domain: str | None = None,
+) -> Row:
+    """Mailboxes whose policy names a target that their certificate in use was never asked for at."""
+    _check_domain(config, domain)
+    there = delivery_lists.wanted_at(connection)
+    missing: dict[str, set[str]] = {}
+    for one in delivery_lists.all_in_use(connection):
+        if domain not in {None, one.address.rpartition("@")[2]}:
+            continue
+        titles = set(targets_for(config, one.address, one.principal, one.authority))
+        lacking = {title for title in titles if (one.id, title) not in there and target in {None, title}}
+        if lacking:
+            missing.setdefault(one.address, set()).update(lacking)
+    rows = [{"address": address, "targets": sorted(titles)} for address, titles in sorted(missing.items())]
+    return {"schema": MISSING_SCHEMA, "at": now.isoformat(), "mailboxes": rows}
+
+
+def delivery_row(one: Delivery, serial: str) -> Row:
+    """A delivery for --json. ``error`` is why it is not there; of one that has ended, why nobody wants it."""
+    return {
+        "address": one.address,
+        "target": one.target,
+        "kind": one.kind,
+        "serial": serial,
+        "state": one.state.value,
+        "asked_at": instant(one.asked_at),
+        "attempts": one.attempts,
+        "next_attempt_at": instant(one.next_attempt_at),
+        "done_at": instant(one.done_at),
+        "outcome": one.outcome,
+        "error": one.last_error,
+    }
+
+
+def _check_domain(config: Config, domain: str | None) -> None:
+    if domain is not None and domain not in config.domains:
+        raise Unanswerable(f"no domain {domain} is configured; there are: {', '.join(config.domains)}")

@@ -67,6 +67,12 @@ def _number(name: str | None, what: str, look_up: Callable[[str], int]) -> int:
         raise DeliveryFailed(text, permanent=True) from None
 
 
+def rights_kept(found: os.stat_result) -> Rights:
+    """A file that an administrator has made stays whose it is, as far as we may say so."""
+    mode = stat.S_IMODE(found.st_mode) & 0o777
+    return Rights(mode, found.st_uid, found.st_gid) if os.geteuid() == 0 else Rights(mode, gid=found.st_gid)
+
+
 def encoded(part: str) -> str:
     """A part of an address as part of a file name: what is no letter, digit or one of -._~@+= is percent-encoded, and
     so is a dot or dash at the beginning. Two addresses never give one name.

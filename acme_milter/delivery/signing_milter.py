@@ -5,8 +5,6 @@ File names and table are those of signing-milter(8): NAME-cert+key.pem, beside i
 the certificate, and a table of lines `address path`, compiled by cdb, in which addresses are looked up in lower case.
 """
 
-import os
-import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from pathlib import Path
 from acme_milter.certificate.pem_chain import parse_pem_chain, write_pem_chain
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.delivery import SigningMilterTarget
-from acme_milter.delivery.placing import Place, Rights, encoded, placing, rights
+from acme_milter.delivery.placing import Place, Rights, encoded, placing, rights, rights_kept
 from acme_milter.delivery.target import Delivered, DeliveryFailed, Parcel
 from acme_milter.keys.clear_file import write_all
 from acme_milter.program import ProgramAbsent, ProgramFault, run_program
@@ -91,7 +89,7 @@ def _enter_in_table(table: Path, address: str, file: str, given: Rights, seconds
         if found is not None and wanted in lines and len(kept) == len(lines) - 1:
             return
         if found is not None:
-            given = _rights_kept(found[1])
+            given = rights_kept(found[1])
         text = "".join(f"{line}\n" for line in [*kept, wanted])
         place.stage(table.name, given, text.encode("utf-8", "surrogateescape"))
         place.commit()
@@ -100,12 +98,6 @@ def _enter_in_table(table: Path, address: str, file: str, given: Rights, seconds
 def _is_for(line: str, key: str) -> bool:
     words = line.split(maxsplit=1)
     return bool(words) and words[0].lower() == key
-
-
-def _rights_kept(found: os.stat_result) -> Rights:
-    """A table that an administrator has made stays whose it is, as far as we may say so."""
-    mode = stat.S_IMODE(found.st_mode) & 0o777
-    return Rights(mode, found.st_uid, found.st_gid) if os.geteuid() == 0 else Rights(mode, gid=found.st_gid)
 
 
 def _reload(argv: Sequence[str], seconds: float) -> None:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_milter.certificate.pem_chain import parse_pem_chain
 from acme_milter.clock import Clock
-from acme_milter.config.delivery import LdapTarget as LdapSection
+from acme_milter.config.delivery import LdapTarget
 from acme_milter.config.secret import SecretUnavailable
 from acme_milter.delivery.ldap_writer import Writing, request, time_text
 from acme_milter.delivery.target import Delivered, DeliveryFailed, Parcel
@@ -20,10 +20,10 @@ from acme_milter.quoting import quoted
 _GRACE = 2.0  # seconds beyond the timeout for it to say by itself what was slow
 
 
-class LdapTarget:
+class LdapDelivery:
     """A section with `to: ldap` or `to: ad`. `clock` says which certificates have expired."""
 
-    def __init__(self, section: LdapSection, clock: Clock | None = None) -> None:
+    def __init__(self, section: LdapTarget, clock: Clock | None = None) -> None:
         self._section = section
         self._clock = clock or Clock()
 

@@ -42,7 +42,8 @@ class KeyFiles(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
     """One certificate on its way to one target. `chain_pem` begins with the mailbox's certificate; `serial` is
-    lower-case hex; `address` has its domain as A-label.
+    lower-case hex; `address` has its domain as A-label. `beside` are the chains of the mailbox's other certificates in
+    use, where signing and encryption have one each: a target that holds all of them has to know.
     """
 
     certificate_id: str
@@ -54,6 +55,7 @@ class Parcel:
     usage: KeyUsageKind
     chain_pem: bytes = field(repr=False)
     key: KeyFiles = field(repr=False)
+    beside: tuple[bytes, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

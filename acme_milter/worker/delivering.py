@@ -161,6 +161,7 @@ class Delivering:
         with self._database.read() as connection:
             over = why_over(connection, config, job.one, certificate, now)
             key = mailbox_keys.get(connection, certificate.key_id)
+            in_use = deliveries.in_use(connection, certificate.address, certificate.principal)
         if over is not None:
             self._ended(job, over)
             return
@@ -176,6 +177,7 @@ class Delivering:
             usage=certificate.usage,
             chain_pem=certificate.chain_pem,
             key=KeydFiles(keyd=self._keyd, key=key, certificate=certificate),
+            beside=tuple(other.chain_pem for other in in_use if other.usage is not certificate.usage),
         )
         self._allow(job, section.timeout)
         try:

@@ -38,6 +38,19 @@ class OrderingBegan(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moved(Event):
+    """It is to be ordered from another authority. No order is known at the one before, and what was made for it is
+    void: a challenge mail that it may still send is nobody's.
+    """
+
+    authority: str
+    key_id: str | None = None
+    began_ordering_at: datetime | None = None
+    counted_at: datetime | None = None
+    account_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OrderPlaced(Event):
     """RFC 8555 §7.4: the authority answered newOrder."""
 
@@ -163,6 +176,8 @@ class Expired(Event):
 
 TRANSITIONS: dict[tuple[State, type[Event]], State] = {
     (State.PLANNED, OrderingBegan): State.ORDERING,
+    (State.PLANNED, Moved): State.PLANNED,
+    (State.ORDERING, Moved): State.PLANNED,
     (State.ORDERING, OrderPlaced): State.ORDERING,
     (State.ORDERING, ChallengeKnown): State.AWAITING_MAIL,
     # Some authorities mail only after the POST (RFC 8823 leaves it open; the S/MIME BR 3.2.2.4 wording suggests it).

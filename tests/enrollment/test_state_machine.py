@@ -21,6 +21,7 @@ from acme_milter.enrollment.state_machine import (
     Event,
     Failed,
     ImpossibleTransition,
+    Moved,
     OrderingBegan,
     ReplyHandedOver,
     advance,
@@ -51,6 +52,7 @@ KINDS = [kind for kind in vars(state_machine).values() if isinstance(kind, type)
 
 def every_event() -> list[Event]:
     known = {
+        "authority": "other",
         "key_id": "k",
         "began_ordering_at": NOW,
         "order_url": "u",
@@ -116,6 +118,15 @@ def test_an_event_writes_the_facts_it_carries() -> None:
     event = ChallengeKnown(challenge_url="https://ca/chall", challenge_sender="x@ca", token_part2=b"sealed")
     moved = advance(an_enrollment(State.ORDERING), event, LATER)
     assert (moved.challenge_url, moved.challenge_sender, moved.token_part2) == ("https://ca/chall", "x@ca", b"sealed")
+
+
+def test_who_moves_to_another_authority_leaves_everything_behind_that_was_for_the_one_before() -> None:
+    ordering = dataclasses.replace(
+        an_enrollment(State.ORDERING), key_id="k", began_ordering_at=NOW, counted_at=NOW, account_id="a"
+    )
+    moved = advance(ordering, Moved(authority="other"), LATER)
+    assert (moved.state, moved.authority) == (State.PLANNED, "other")
+    assert {moved.key_id, moved.began_ordering_at, moved.counted_at, moved.account_id} == {None}
 
 
 def test_an_event_without_a_time_is_due_at_once() -> None:

@@ -68,7 +68,8 @@ authority_health = sa.Table(
     instant("failed_at", nullable=True),
     text("last_error", nullable=True),
     instant("open_since", nullable=True),  # None: closed
-    instant("probe_at", nullable=True),  # when one is let through to see whether it has healed
+    instant("probe_at", nullable=True),  # when to ask whether it has healed; None while open: it answers again
     integer("openings"),  # without a success in between: each waits longer
+    text("trial_id", nullable=True),  # the one enrollment that may begin with it, until probe_at
     sqlite_strict=True,
 )

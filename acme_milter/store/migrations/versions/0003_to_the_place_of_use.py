@@ -99,6 +99,7 @@ def _authorities() -> None:
         sa.Column("open_since", INSTANT, nullable=True),
         sa.Column("probe_at", INSTANT, nullable=True),
         sa.Column("openings", sa.Integer(), nullable=False),
+        sa.Column("trial_id", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("authority", name=op.f("pk_authority_health")),
         sqlite_strict=True,
     )

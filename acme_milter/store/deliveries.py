@@ -223,7 +223,9 @@ def is_complete(connection: sa.Connection, certificate_id: str) -> bool:
 
 
 def in_use(connection: sa.Connection, address: str, principal: str) -> list[StoredCertificate]:
-    """The newest certificate in use for each kind of use that this person has for the mailbox, the oldest first."""
+    """The newest certificate in use for each kind of use that this person has for the mailbox, the oldest first;
+    a rehearsal's is in nobody's use.
+    """
     rows = connection.execute(
         sa.select(certificate.c.id)
         .join(enrollment, enrollment.c.certificate_id == certificate.c.id)
@@ -231,6 +233,7 @@ def in_use(connection: sa.Connection, address: str, principal: str) -> list[Stor
             certificate.c.address == address,
             certificate.c.principal == principal,
             enrollment.c.state == State.ACTIVE.value,
+            ~certificate.c.authority.endswith(":staging", autoescape=True),
         )
         .order_by(certificate.c.stored_at, certificate.c.id)
     )

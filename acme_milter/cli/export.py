@@ -1,152 +1,184 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`export`: a mailbox's certificate and key as files, encrypted under a passphrase made for this one export."""
+"""`export`: certificates and keys as files, encrypted under passphrases made for this one export."""
 
-import os
-import secrets
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from acme_milter.certificate.pkcs12 import P12Format
+from acme_milter.certificate.usage import KeyUsageKind
+from acme_milter.cli.addresses import addresses_of
 from acme_milter.cli.configured import load_config_or_exit
+from acme_milter.cli.confirm import confirm_count
 from acme_milter.cli.exit_codes import ExitCode
+from acme_milter.cli.export_csv import CSV_FORMATS, check_apart, exit_status, export_csv, tell
+from acme_milter.cli.exporting import Contents, Exporter, NotExportable, OutUnusable, holder_of
 from acme_milter.cli.keyd import asking_keyd
 from acme_milter.cli.store import reading_store
 from acme_milter.cli.view import print_document
-from acme_milter.clock import Clock
-from acme_milter.eventlog import Event
-from acme_milter.keys.client import KeydClient
-from acme_milter.store import audit, certificates, mailbox_keys, mailboxes, timeline
-from acme_milter.store.certificates import StoredCertificate
-from acme_milter.store.database import Database
-from acme_milter.store.mailbox_keys import StoredMailboxKey
+from acme_milter.store import certificates, timeline
 
+if TYPE_CHECKING:
+    from acme_milter.config.schema import Config
+    from acme_milter.keys.client import KeydClient
+    from acme_milter.store.certificates import StoredCertificate
+    from acme_milter.store.database import Database
+    from acme_milter.store.mailbox_keys import StoredMailboxKey
 
-class _OutUnusable(Exception):
-    """The files cannot be written; the text says where and why."""
-
-
+_DIRECTORY = click.Path(file_okay=False, path_type=Path)
 FORMATS = ("pem", P12Format.MODERN.value, P12Format.LEGACY.value)
+_P12_FORMATS = (P12Format.MODERN.value, P12Format.LEGACY.value)
 
 
 @click.command()
-@click.argument("address")
-@click.option("--format", "form", type=click.Choice(FORMATS), default=P12Format.MODERN.value, show_default=True)
+@click.argument("addresses", nargs=-1, required=True, metavar="ADDRESS…")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Directory for the files, made 0700."
+    "--format",
+    "form",
+    type=click.Choice([*FORMATS, *CSV_FORMATS]),
+    default=P12Format.MODERN.value,
+    show_default=True,
+)
+@click.option("--out", type=_DIRECTORY, required=True, help="Directory for the files, made 0700.")
+@click.option(
+    "--passphrases", type=_DIRECTORY, help="Directory for the list with the passphrases; gmail-csv, intune-csv."
+)
+@click.option(
+    "--p12-format",
+    type=click.Choice(_P12_FORMATS),
+    default=P12Format.MODERN.value,
+    show_default=True,
+    help="Which files the list is about; gmail-csv, intune-csv.",
 )
 @click.option("--history", is_flag=True, help="Also the person's older keys, each in a PKCS#12 file of its own.")
+@click.option("--yes", is_flag=True, help="Do it for more than one without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.pass_context
-def export(context: click.Context, address: str, form: str, out: Path, history: bool, as_json: bool) -> None:
+def export(
+    context: click.Context,
+    addresses: Sequence[str],
+    form: str,
+    out: Path,
+    passphrases: Path | None,
+    p12_format: str,
+    history: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
     """Write ADDRESS's certificate and private key. The passphrase goes to standard output, never into a file.
 
     With --history all that the mailbox's present person had before as well, under whatever address: what is needed to
     read old mail. What somebody else had at this address before is not among it.
+
+    gmail-csv and intune-csv take any number of addresses ("-" reads them from standard input) and write a PKCS#12 file
+    for each into --out, and into --passphrases, which must be elsewhere, the list that upload scripts go by.
     """
+    named = addresses_of(addresses)
+    _check_usage(form, named, passphrases, history=history)
     config = load_config_or_exit(context)
     try:
+        if passphrases is not None:
+            check_apart(out, passphrases)
+            confirm_count(len(named), "export the keys of", yes=yes)
+            with reading_store(config) as database, asking_keyd(context, config) as keyd:
+                document = export_csv(config, database, keyd, named, form, P12Format(p12_format), out, passphrases)
+            _end_list(context, document, as_json=as_json)
+            return
         with reading_store(config) as database, asking_keyd(context, config) as keyd:
-            mailbox, principal = _holder(database, config.canonical(address) or address)
-            current, older = _choose(database, mailbox, principal, history=history)
-            exporter = _Exporter(database, keyd, out)
-            present = None if current is None else exporter.export(current, form, mailbox)
-            older_form = P12Format.LEGACY.value if form == P12Format.LEGACY else P12Format.MODERN.value
-            past = [exporter.export(one, older_form, f"{one.address}.{one.serial}") for one in older]
-    except _OutUnusable as error:
+            document = _export_one(config, database, keyd, named[0], form, out, history=history)
+    except NotExportable as reason:
+        click.echo(str(reason), err=True)
+        context.exit(ExitCode.FAILED)
+    except OutUnusable as error:
         click.echo(str(error), err=True)
         context.exit(ExitCode.PERMISSION if isinstance(error.__cause__, PermissionError) else ExitCode.FAILED)
     if as_json:
-        document: dict[str, object] = {"schema": "acme-milter/export/1", "address": mailbox, "files": []}
-        print_document(document | (present or {}) | ({"history": past} if history else {}))
+        print_document(document)
         return
-    for exported in [*([present] if present else []), *past]:
+    _tell(document)
+
+
+def _check_usage(form: str, named: Sequence[str], passphrases: Path | None, *, history: bool) -> None:
+    if form in CSV_FORMATS:
+        if passphrases is None:
+            raise click.UsageError(f"--format {form} needs --passphrases, a directory apart from --out")
+        if history:
+            raise click.UsageError(f"--history is not for {form}")
+    elif passphrases is not None:
+        raise click.UsageError(f"--passphrases is for {' and '.join(CSV_FORMATS)}; {form} prints the passphrase")
+    elif len(named) > 1:
+        raise click.UsageError(f"--format {form} is for one mailbox at a time")
+
+
+def _export_one(
+    config: "Config", database: "Database", keyd: "KeydClient", address: str, form: str, out: Path, *, history: bool
+) -> dict[str, object]:
+    mailbox, principal = holder_of(database, config.canonical(address) or address)
+    current, older = _choose(database, mailbox, principal, history=history)
+    exporter = Exporter(database, keyd, out)
+    older_form = P12Format.LEGACY.value if form == P12Format.LEGACY else P12Format.MODERN.value
+    present = [_export(exporter, one, form, _stem(mailbox, one)) for one in current]
+    past = [_export(exporter, one, older_form, f"{one.address}.{one.serial}") for one in older]
+    document: dict[str, object] = {"schema": "acme-milter/export/1", "address": mailbox, "files": []}
+    if present:
+        document |= present[0]
+    if len(present) > 1:
+        document["further"] = present[1:]
+    return document | ({"history": past} if history else {})
+
+
+def _stem(mailbox: str, certificate: "StoredCertificate") -> str:
+    return mailbox if certificate.usage is KeyUsageKind.DUAL else f"{mailbox}.{certificate.usage.value}"
+
+
+def _choose(
+    database: "Database", mailbox: str, principal: str, *, history: bool
+) -> tuple[list["StoredCertificate"], list["StoredCertificate"]]:
+    """The present certificates, one of each kind, and, with ``history``, all others of the person."""
+    with database.read() as connection:
+        current = certificates.in_use(connection, mailbox, principal)
+        lines = timeline.history_of(connection, principal) if history else []
+        present = {one.id for one in current}
+        older = [certificates.get(connection, line.id) for line in lines if line.id not in present]
+    if not current and not older:
+        raise NotExportable(f"{mailbox} has no active certificate; order one with: acme-milter enroll {mailbox}")
+    return current, older
+
+
+def _export(exporter: Exporter, certificate: "StoredCertificate", form: str, name: str) -> dict[str, object]:
+    # The address has passed the strict grammar of the configuration: no "/" and no ".." is in its domain.
+    stem = name.replace("/", "_")
+
+    def make(keyd: "KeydClient", certificate: "StoredCertificate", key: "StoredMailboxKey") -> Contents:
+        if form == "pem":
+            key_pem, passphrase = keyd.export_pem(key.id, key.principal, key.sealed_key)
+            return {f"{stem}.chain.pem": certificate.chain_pem, f"{stem}.key.pem": key_pem}, passphrase
+        p12, passphrase = keyd.export_pkcs12(
+            key.id, key.principal, key.sealed_key, certificate.chain_pem, P12Format(form), certificate.address
+        )
+        return {f"{stem}.p12": p12}, passphrase
+
+    files, passphrase = exporter.export(certificate, form, make)
+    return {"serial": certificate.serial, "files": [str(file) for file in files], "passphrase": passphrase}
+
+
+def _tell(document: dict[str, object]) -> None:
+    first = [document] if "passphrase" in document else []
+    more = [cast("list[dict[str, object]]", document.get(name, [])) for name in ("further", "history")]
+    for exported in [*first, *more[0], *more[1]]:
         for file in cast("list[str]", exported["files"]):
             click.echo(f"wrote {file}")
         click.echo(f"passphrase: {exported['passphrase']}")
     click.echo("It is shown only here, this once. Send it by another way than the file.", err=True)
 
 
-def _holder(database: Database, mailbox: str) -> tuple[str, str]:
-    """The mailbox as the store spells it, and whose keys its keys are now; nobody else's leave here (T30, N9)."""
-    with database.read() as connection:
-        known = mailboxes.find(connection, mailbox)
-    if known is None:
-        return mailbox, mailbox
-    if known.left_at is not None:
-        click.echo(f"{known.address} has left on {known.left_at:%Y-%m-%d}; its keys stay in the store", err=True)
-        raise click.exceptions.Exit(ExitCode.FAILED)
-    return known.address, known.principal
-
-
-def _choose(
-    database: Database, mailbox: str, principal: str, *, history: bool
-) -> tuple[StoredCertificate | None, list[StoredCertificate]]:
-    """The present certificate and, with ``history``, all others of the person."""
-    with database.read() as connection:
-        current = certificates.current(connection, mailbox, principal)
-        lines = timeline.history_of(connection, principal) if history else []
-        older = [certificates.get(connection, line.id) for line in lines if current is None or line.id != current.id]
-    if current is None and not older:
-        click.echo(f"{mailbox} has no active certificate; order one with: acme-milter enroll {mailbox}", err=True)
-        raise click.exceptions.Exit(ExitCode.FAILED)
-    return current, older
-
-
-class _Exporter:
-    """Writes one certificate after the other, each noted in the audit trail before its file is there."""
-
-    def __init__(self, database: Database, keyd: KeydClient, out: Path) -> None:
-        self._database = database
-        self._keyd = keyd
-        self._out = out
-
-    def export(self, certificate: StoredCertificate, form: str, name: str) -> dict[str, object]:
-        with self._database.read() as connection:
-            key = mailbox_keys.get(connection, certificate.key_id)
-        contents, passphrase = _contents(self._keyd, certificate, key, form)
-        with self._database.write() as connection:
-            audit.record(
-                connection,
-                Event.CERTIFICATE_EXPORTED,
-                at=Clock().now(),
-                enrollment_id=certificate.enrollment_id,
-                address=certificate.address,
-                details={"format": form, "serial": certificate.serial, "uid": os.getuid()},
-            )
-        files = []
-        try:
-            self._out.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for suffix, content in contents.items():
-                # The address has passed the strict grammar of the configuration: no "/" and no ".." is in its domain.
-                file = self._out / f"{name.replace('/', '_')}{suffix}"
-                _write_private(file, content)
-                files.append(str(file))
-        except OSError as error:
-            raise _OutUnusable(f"{self._out}: cannot be written: {error.strerror}; choose another --out") from error
-        return {"serial": certificate.serial, "files": files, "passphrase": passphrase}
-
-
-def _contents(
-    keyd: KeydClient, certificate: StoredCertificate, key: StoredMailboxKey, form: str
-) -> tuple[dict[str, bytes], str]:
-    """File suffixes with their contents, and the passphrase that opens them."""
-    if form == "pem":
-        key_pem, passphrase = keyd.export_pem(key.id, key.principal, key.sealed_key)
-        return {".chain.pem": certificate.chain_pem, ".key.pem": key_pem}, passphrase
-    p12, passphrase = keyd.export_pkcs12(
-        key.id, key.principal, key.sealed_key, certificate.chain_pem, P12Format(form), certificate.address
-    )
-    return {".p12": p12}, passphrase
-
-
-def _write_private(file: Path, content: bytes) -> None:
-    """0600 from the first byte on, and whole or not at all."""
-    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(file)
+def _end_list(context: click.Context, document: dict[str, object], *, as_json: bool) -> None:
+    files = cast("list[dict[str, str]]", document["files"])
+    failures = cast("list[dict[str, str]]", document["failures"])
+    if as_json:
+        print_document(document)
+    else:
+        tell(document, files, failures)
+    context.exit(exit_status(len(files), len(failures)))

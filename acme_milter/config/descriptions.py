@@ -114,6 +114,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "port": "Its port for that.",
         "dkim": "relay leaves signing to it; a selector and a key sign here.",
         "follow": "How we learn that the reply has left: from Postfix's queue, its log or the journal; or not at all.",
+        "config_directory": "Postfix's configuration directory, when it is not the usual one.",
     },
     "PostfixLog": {"log": "The file that Postfix logs to."},
     "DkimKey": {"selector": "The selector below the mailbox's domain.", "key_file": "The private key, mode 0600."},

@@ -103,6 +103,8 @@ def _of_policies(defaults: Defaults, domains: Mapping[str, Domain]) -> Iterator[
     for place, policy in written_policies(defaults, domains):
         if isinstance(policy.reply.dkim, DkimKey):
             yield [*place, "reply", "dkim", "key_file"], policy.reply.dkim.key_file, "secret"
+        if policy.reply.config_directory is not None:
+            yield [*place, "reply", "config_directory"], policy.reply.config_directory, "directory"
 
 
 def written_policies(defaults: Defaults, domains: Mapping[str, Domain]) -> Iterator[tuple[Steps, Policy]]:

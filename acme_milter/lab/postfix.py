@@ -79,6 +79,11 @@ class PostfixLab:
         self._master: ChildProcess | None = None
 
     @property
+    def config_directory(self) -> Path:
+        """Where main.cf and master.cf are."""
+        return self.directory / "etc"
+
+    @property
     def log_path(self) -> Path:
         """Where Postfix writes its log."""
         return self.directory / "maillog"

@@ -32,7 +32,8 @@ AUTHORITY = "testca"
 class Lab:
     """A mail system in ``directory``, for the mailboxes of ``domains`` (domain → local parts).
 
-    ``reply_dkim``: "relay" has OpenDKIM sign the replies in Postfix, "own" has acme-milter sign them. ``authority``,
+    ``reply_dkim``: "relay" has OpenDKIM sign the replies in Postfix, "own" has acme-milter sign them. ``follow`` is how
+    their departure is learnt; "log" is Postfix's log, wherever that is. ``authority``,
     ``defaults`` and ``sections`` add to, or replace, what the configuration file says. ``more_authorities`` are further
     names for the same CA, with settings of their own; ``policies`` are what differs for a domain; ``knobs`` the CA's.
     """
@@ -43,6 +44,7 @@ class Lab:
         *,
         domains: Mapping[str, Sequence[str]],
         reply_dkim: str = "relay",
+        follow: object = "none",
         authority: Mapping[str, object] | None = None,
         defaults: Mapping[str, object] | None = None,
         sections: Mapping[str, Mapping[str, object]] | None = None,
@@ -57,6 +59,7 @@ class Lab:
         self.run_log = directory / "acme-milter.log"
         self.domains = {domain: list(names) for domain, names in domains.items()}
         self._reply_dkim = reply_dkim
+        self._follow = follow
         self._authority_settings = dict(authority or {})
         self._defaults = dict(defaults or {})
         self._sections = dict(sections or {})
@@ -256,6 +259,9 @@ class Lab:
                     "host": "127.0.0.1",
                     "port": self.postfix.reply_port,
                     "dkim": "relay" if self._reply_dkim == "relay" else own_key,
+                    # As with post_delay: a reply that is late, or lost, is what the authority makes of it.
+                    "follow": {"log": str(self.postfix.log_path)} if self._follow == "log" else self._follow,
+                    "config_directory": str(self.postfix.config_directory),
                 },
                 **self._defaults,
             },

@@ -65,15 +65,13 @@ _FOLLOWED = (
 
 def followed(connection: sa.Connection, place: str) -> list[Followed]:
     """The replies that the worker at ``place`` has handed over and still follows."""
-    rows = connection.execute(_FOLLOWED, {"place": place})
-    return [_from_row(row) for row in rows]
-
-
-def _from_row(row: sa.Row[tuple[object, ...]]) -> Followed:
-    values = row._asdict()
-    values["state"] = State(values["state"])
-    values["departure"] = None if values["departure"] is None else Departure(values["departure"])
-    return Followed(**values)
+    found = []
+    for row in connection.execute(_FOLLOWED, {"place": place}):
+        values = row._asdict()
+        values["state"] = State(values["state"])
+        values["departure"] = None if values["departure"] is None else Departure(values["departure"])
+        found.append(Followed(**values))
+    return found
 
 
 def note(

@@ -98,7 +98,7 @@ def begin_handover(connection: sa.Connection, entry_id: str, *, owner: str, at: 
 def mark_sent(
     connection: sa.Connection, entry_id: str, *, owner: str, at: datetime, queue_id: str | None, followed: bool = False
 ) -> bool:
-    """Postfix has it. False when the lease had been lost meanwhile. ``followed``: the owner is to look where it goes."""
+    """Postfix has it; with ``followed``, the owner looks where it goes. False when the lease was lost meanwhile."""
     following = {"place": place_of(owner), "followed_since": at} if followed else {}
     return _finish(
         connection, entry_id, owner, sent_at=at, queue_id=queue_id, next_attempt_at=None, last_error=None, **following

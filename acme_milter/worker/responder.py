@@ -20,6 +20,7 @@ from acme_milter.store import audit, enrollments, outbox
 from acme_milter.store.database import Database
 from acme_milter.store.outbox import OutboxEntry
 from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.reply_fate import NOBODY_LOOKS
 from acme_milter.worker.vault import Vault
 
 LEASE = timedelta(minutes=5)
@@ -135,19 +136,23 @@ class Responder:
         else:
             via = f"{policy.reply.host}:{policy.reply.port}"
             log_event(Event.REPLY_QUEUED, rcpt=address, order=entry.enrollment_id, reply_qid=queue_id, via=via)
-            self._record_sent(entry, queue_id=queue_id)
+            followed = queue_id is not None and policy.reply.follow != "none"
+            self._record_sent(entry, queue_id=queue_id, followed=followed)
 
-    def _record_sent(self, entry: OutboxEntry, *, queue_id: str | None) -> None:
+    def _record_sent(self, entry: OutboxEntry, *, queue_id: str | None, followed: bool = False) -> None:
         while True:
             with contextlib.suppress(enrollments.StaleVersion), self.database.write() as connection:
                 now = self.clock()
-                if not outbox.mark_sent(connection, entry.id, owner=self.owner, at=now, queue_id=queue_id):
+                if not outbox.mark_sent(
+                    connection, entry.id, owner=self.owner, at=now, queue_id=queue_id, followed=followed
+                ):
                     return
                 enrollment = enrollments.get(connection, entry.enrollment_id)
                 if enrollment is not None and enrollment.state in CHALLENGED_STATES:
                     authority = self.config().authorities[enrollment.authority]
                     # The reply needs time to reach the authority: some read their mailbox only once, at the POST.
-                    event = ReplyHandedOver(next_attempt_at=now + authority.post_delay)
+                    pause = max(authority.post_delay, NOBODY_LOOKS) if followed else authority.post_delay
+                    event = ReplyHandedOver(next_attempt_at=now + pause)
                     enrollments.save(connection, advance(enrollment, event, now), release=False)
                 audit.record(
                     connection,

@@ -90,6 +90,7 @@ class OrderBench:
         reply_port: int | None = None,
         renewal: Mapping[str, object] | None = None,
         minds_the_clock: bool = False,
+        reply: Mapping[str, object] | None = None,
     ) -> None:
         self.site = site
         self.clock = RunningClock()
@@ -97,6 +98,7 @@ class OrderBench:
         self._directory = directory
         self._milter = dict(milter or {})
         self._renewal = dict(renewal or {})
+        self._reply = dict(reply or {})
         self.minds_the_clock = minds_the_clock
         self._reply_port = reply_port or site.replies_to
         self.configure(authority or {}, others or {})
@@ -158,6 +160,8 @@ class OrderBench:
                     "host": "127.0.0.1",
                     "port": self._reply_port,
                     "dkim": {"selector": SELECTOR, "key_file": str(self.site.key_file)},
+                    "follow": "none",  # there is no Postfix
+                    **self._reply,
                 },
             },
             "domains": {DOMAIN: {"mailboxes": {"list": self.addresses}}},

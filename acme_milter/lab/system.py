@@ -208,7 +208,7 @@ class Lab:
             self.directory / "postfix",
             domains=self.domains,
             milter_socket=f"unix:{self._milter_socket}",
-            ca_routes={"ca.example": ("127.0.0.1", mx_port)},
+            ca_routes=dict.fromkeys(("ca.example", "replies.ca.example", "elsewhere.example"), ("127.0.0.1", mx_port)),
             relay_milters=signers,
             **self._postfix_options,
         )

@@ -120,6 +120,7 @@ _ALL = (
     _integer("RETRY_AFTER_SECONDS", 1, 0, 86400, "the value of Retry-After in the forms int and date"),
     _percent("RATELIMIT", "newOrder and finalize are answered 429 rateLimited"),
     _percent("CRASH", "the whole CA dies at a POST (exit 70, its memory lost)"),
+    _percent("AUTHZ_PREVALIDATED", "a new authorization is valid from the start, and no mail is sent"),
     _percent("AUTHZREUSE", "a valid authorization of the account is reused in a new order"),
     _percent("ORDERREUSE", "newOrder answers with the account's open order for the same identifiers"),
     _seconds("ORDER_LIFETIME", 86400, "how long an order may stay open"),
@@ -136,6 +137,7 @@ _ALL = (
     _word(
         "REVOCATION", "good noreason refused", "revokeCert refuses every reason (badRevocationReason), or everything"
     ),
+    _integer("TERMS_VERSION", 1, 1, 1000, "accounts that agreed to older terms are answered userActionRequired"),
     _word("ARI", "normal now past backwards", "the suggested renewal window (RFC 9773)"),
     # The challenge mail (RFC 8823 §3.1)
     _word("MAIL_AT", "authz neworder post", "when the challenge mail is sent"),

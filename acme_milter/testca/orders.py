@@ -200,6 +200,9 @@ def _authorization(desk: Desk, account: Account, identifier: str) -> Authorizati
     )
     expires = office.clock() + timedelta(seconds=office.chaos.seconds("AUTHZ_LIFETIME"))
     authorization = Authorization(name, account.name, identifier, expires, challenge)
+    if office.chaos.strikes("AUTHZ_PREVALIDATED"):
+        authorization.status = challenge.status = Status.VALID
+        challenge.mailed = True
     office.ledger.keep(authorization)
     office.history.add(
         Happening.AUTHORIZATION,

@@ -12,7 +12,6 @@ import pytest
 from acme_milter.lab.system import Lab
 
 MAILBOXES = 120
-POST_FIRST = "postfirst.example"
 AUTO = "auto.example"
 OBSERVED = "observed.example"
 KEPT = "kept.example"
@@ -27,7 +26,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         tmp_path_factory.mktemp("lab"),
         domains={
             "org.example": names,
-            POST_FIRST: few,
             AUTO: few,
             OBSERVED: few,
             KEPT: few,
@@ -35,11 +33,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         },
         reply_dkim="relay",
         more_authorities={
-            "post-first": {"challenge_trigger": "post-first"},
             "auto": {"challenge_trigger": "auto", "auto_post_after": "5s", "post_delay": "1s"},
         },
         policies={
-            POST_FIRST: {"authorities": ["post-first"]},
             AUTO: {"authorities": ["auto"]},
             OBSERVED: {"mode": "observe"},
             KEPT: {"on_success": "deliver"},

@@ -1,54 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Authorities differ in when they mail, what they sign and how they answer; each way ends with a certificate."""
-
-import pytest
+"""What authorities, policies and faults do to single enrollments; test_behaviours has the list of their ways."""
 
 from acme_milter.lab.system import Lab
-from tests.whole_way.conftest import AUTO, KEPT, OBSERVED, POST_FIRST
-
-WAYS: dict[str, dict[str, object]] = {
-    "mail-at-the-authorization": {"MAIL_AT": "authz"},
-    "mail-inside-new-order": {"MAIL_AT": "neworder", "MAIL_BEFORE_HTTP": "on"},
-    "one-from-for-all": {"MAIL_FROM": "fixed"},
-    "null-return-path": {"MAIL_RETURN_PATH": "null"},
-    "reply-to-in-the-same-domain": {"MAIL_REPLY_TO": "same"},
-    "subject-folded": {"MAIL_SUBJECT": "folded"},
-    "subject-in-q-words": {"MAIL_SUBJECT": "q"},
-    "subject-in-b-words": {"MAIL_SUBJECT": "b"},
-    "subject-in-split-words": {"MAIL_SUBJECT": "split"},
-    "comment-in-auto-submitted": {"AUTO_SUBMITTED": "comment"},
-    "no-date": {"MAIL_DATE": "absent"},
-    "simple-canonicalization": {"DKIM": "simple"},
-    "first-signature-bad": {"DKIM": "two-signatures-first-bad"},
-    "part1-of-16-octets": {"TOKEN_PART1_BYTES": 16},
-    "part1-of-20-octets": {"TOKEN_PART1_BYTES": 20},
-    "mail-twice": {"MAIL_DUP": 100},
-    "bad-nonces": {"NONCEREJECT": 50},
-    "asynchronous-finalize": {"FINALIZE_ASYNC": 100},
-    "retry-after-as-date": {"FINALIZE_ASYNC": 100, "RETRY_AFTER": "date"},
-    "retry-after-garbage": {"FINALIZE_ASYNC": 100, "RETRY_AFTER": "garbage"},
-    "error-while-processing": {"PROCESSING_WITH_ERROR": "on"},
-    "decided-at-the-post": {"VALIDATE_AT": "post"},
-    "threading-required": {"REPLY_THREADING": "required"},
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_it_ends_with_a_certificate_and_one_reply_and_an_empty_inbox(lab: Lab, mailbox: str, way: str) -> None:
-    lab.authority.set_knobs(**WAYS[way])
-    rows = lab.enroll(mailbox)
-    assert [row["state"] for row in rows] == ["active"], rows
-    assert sum(event.get("sender") == mailbox for event in lab.authority.history("reply-received")) == 1
-    assert lab.postfix.inbox(mailbox) == []
-
-
-def test_an_authority_that_mails_only_after_the_post(lab: Lab) -> None:
-    lab.authority.set_knobs(MAIL_AT="post")
-    try:
-        assert [row["state"] for row in lab.enroll(f"user0@{POST_FIRST}")] == ["active"]
-        assert [row["state"] for row in lab.enroll(f"user0@{AUTO}")] == ["active"]
-    finally:
-        lab.authority.reset_knobs()
+from tests.whole_way.conftest import AUTO, KEPT, OBSERVED
 
 
 def test_auto_does_not_post_early_to_an_authority_that_would_mind(lab: Lab) -> None:

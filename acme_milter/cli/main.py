@@ -30,6 +30,7 @@ COMMANDS = {
     "mailbox": ("acme_milter.cli.mailbox:mailbox", "Look at mailboxes and where they come from."),
     "cert": ("acme_milter.cli.cert:cert", "Issue, renew, revoke, show and move certificates."),
     "bulk": ("acme_milter.cli.bulk:bulk", "Plan and run orders for many mailboxes."),
+    "deliver": ("acme_milter.cli.deliver:deliver", "Bring certificates to where they are used."),
     "authority": ("acme_milter.cli.authority:authority", "Look at, pause and resume authorities."),
     "hold": ("acme_milter.cli.hold:hold", "See and release what a guard has stopped."),
     "config": ("acme_milter.cli.config:config", "Explain and show the configuration."),

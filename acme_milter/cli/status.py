@@ -119,7 +119,8 @@ def _print_summary(document: dict[str, Any]) -> None:
         total = {"domain": "all", **document["coverage"]["total"]}
         show_table(_DOMAINS, [_domain_cells(row) for row in ([*domains, total] if len(domains) > 1 else domains)])
         click.echo()
-    for line in (_today(document["today"]), *_authorities(document["authorities"]), _ahead(document)):
+    lines = (_today(document["today"]), *_authorities(document["authorities"]), _ahead(document))
+    for line in (*lines, *_deliveries(document.get("deliveries", {}))):
         click.echo(line)
     for run in document["bulk_runs"]:
         counts = ", ".join(f"{name} {count}" for name, count in run["outcomes"].items())
@@ -161,6 +162,12 @@ def _ahead(document: dict[str, Any]) -> str:
         f"renewals due in 7 days {renewals['due_in_7_days']}, in 30 days {renewals['due_in_30_days']};"
         f" expiring in 7 days {expiring['in_7_days']}, in 30 days {expiring['in_30_days']}"
     )
+
+
+def _deliveries(undone: dict[str, int]) -> Iterator[str]:
+    counts = ", ".join(f"{state} {count}" for state, count in undone.items() if count)
+    if counts:
+        yield f"deliveries: {counts}"
 
 
 def _print_mailboxes(document: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import OPEN_STATES, Cause, Enrollment, State
 from acme_milter.eventlog import Event
 from acme_milter.report.certificate_list import certificate_row
+from acme_milter.report.delivery_timeline import TOLD_BY_DELIVERIES, delivery_entries
 from acme_milter.report.member import Known, look_up
 from acme_milter.report.rows import Row, instant
 from acme_milter.report.why import story_of, why_of
@@ -31,6 +32,7 @@ _CAUSES = {
 _TOLD = frozenset(
     {Event.ENROLLMENT_OPENED, Event.CHALLENGE_ACCEPTED, Event.REPLY_QUEUED, Event.REVOCATION_ASKED}
     | {Event.CERTIFICATE_ISSUED, Event.CERTIFICATE_REVOKED}
+    | TOLD_BY_DELIVERIES
 )
 # The steps of an order as the audit trail names them, and what they are for people; None: told by the order itself.
 _STEPS: Mapping[str, str | None] = {
@@ -65,6 +67,7 @@ def mailbox_timeline(connection: sa.Connection, config: Config, now: datetime, *
         mails = timeline.mails(connection, order.id)
         entries += _order(order, mails, by_enrollment.get(order.id), now)
     entries += _revocations(connection, story.certificates)
+    entries += delivery_entries(connection, known.address, now, _entry)
     past = {order.id for order in older}
     notes = timeline.noted(connection, known.address, NOTES)
     entries += [_note(noted) for noted in notes if noted.event not in _TOLD and not _is_past_step(noted, past)]
@@ -145,7 +148,10 @@ def _order(order: Enrollment, mails: Sequence[Mail], line: CertificateLine | Non
     if order.began_ordering_at is not None:
         yield entry(order.began_ordering_at, "order-begun", "key made, order begun")
     for mail in mails:
-        proof = f"challenge mail, DKIM pass d={mail.dkim_domain} s={mail.dkim_selector}, {mail.disposition}"
+        pass_of = f"DKIM pass d={mail.dkim_domain} s={mail.dkim_selector}"
+        if mail.smime_signer is not None:
+            pass_of = f"S/MIME pass signer={mail.smime_signer}"
+        proof = f"challenge mail, {pass_of}, {mail.disposition}"
         yield entry(mail.accepted_at, "challenge-accepted", proof, mail.queue_id)
         if mail.reply_sent_at is not None:
             yield entry(mail.reply_sent_at, "reply-queued", f"reply to {mail.reply_to} queued", mail.reply_queue_id)

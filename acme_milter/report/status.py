@@ -11,7 +11,7 @@ from acme_milter.enrollment.model import State
 from acme_milter.report.coverage import by_domain, standings, total_of
 from acme_milter.report.member import look_up
 from acme_milter.report.rows import Row, enrollment_row, instant, plain
-from acme_milter.store import budgets, holds, overview, pauses, source_runs, tallies
+from acme_milter.store import budgets, delivery_lists, holds, overview, pauses, source_runs, tallies
 from acme_milter.store.pauses import Pause
 
 SCHEMA = "acme-milter/status/2"
@@ -48,6 +48,7 @@ def status(
             "in_7_days": tallies.expiring(connection, now, now + WEEK),
             "in_30_days": tallies.expiring(connection, now, now + MONTH),
         },
+        "deliveries": {state.value: count for state, count in delivery_lists.undone(connection).items()},
         "bulk_runs": [_run(run) for run in tallies.unended_runs(connection)],
     }
     document["needs_you"] = list(_needs(connection, document))
@@ -140,6 +141,14 @@ def _needs(connection: sa.Connection, document: Row) -> Iterator[Row]:
     if given_up:
         text = f"{given_up} certificates could not be revoked"
         yield _need("revocation", text, "acme-milter cert list --state revocation-failed")
+    waiting = _mapping(document["deliveries"])["failed"]
+    if waiting:
+        text = f"{waiting} deliveries have failed and wait for a person"
+        yield _need("delivery", text, "acme-milter deliver list --state failed")
+    troubled = delivery_lists.in_trouble(connection)
+    if troubled:
+        text = f"{troubled} deliveries fail again and again, and are still tried"
+        yield _need("delivery", text, "acme-milter deliver list --state retrying")
     failed = sum(int(str(row["failed"])) for row in _rows(_mapping(document["coverage"])["domains"]))
     if failed:
         text = f"{failed} mailboxes have no certificate because their order failed"

@@ -11,6 +11,7 @@ from acme_milter.report.authorities import authorities
 from acme_milter.report.bulk_progress import bulk_list, bulk_status
 from acme_milter.report.certificate_list import certificate_list, certificate_show
 from acme_milter.report.coverage import coverage
+from acme_milter.report.delivery_list import delivery_list, delivery_missing
 from acme_milter.report.expiring import expiring
 from acme_milter.report.mailbox_list import mailbox_list
 from acme_milter.report.mailbox_timeline import mailbox_timeline
@@ -33,10 +34,12 @@ VIEWS: dict[str, View] = {
     "authorities": authorities,
     "coverage": coverage,
     "expiring": expiring,
+    "delivery-list": delivery_list,
+    "delivery-missing": delivery_missing,
     "bulk-status": bulk_status,
     "bulk-list": bulk_list,
     "bulk-simulate": bulk_simulate,
 }
 
-WHOLE = frozenset({"status", "mailbox-list", "coverage", "expiring"})
+WHOLE = frozenset({"status", "mailbox-list", "coverage", "expiring", "delivery-missing"})
 """Views of everybody: without a worker the mailboxes of the sources have to be read from the store for them."""

@@ -22,7 +22,7 @@ from acme_milter.keys.refusal import KeydRefused
 from acme_milter.keys.request import split_parts
 from acme_milter.program import ProgramFault, run_program
 
-CPU_SECONDS = 10
+CPU_SECONDS = 5
 """An honest file of some hundred thousand rounds takes a tenth of a second."""
 
 _WALL_SECONDS = 20.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Accounts (RFC 8555 §7.3): register, find, update, roll over, deactivate."""
+"""Accounts (RFC 8555 §7.3): register, find, update, agree to new terms, deactivate."""
 
 import re
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from acme_milter.acme.answer import Answer
-from acme_milter.acme.jws import Eab, Signer, external_account_binding, key_change, public_jwk
+from acme_milter.acme.jws import Eab, Signer, external_account_binding, public_jwk
 from acme_milter.acme.network import Network
-from acme_milter.acme.problem import BadAnswer, ErrorType, Problem, ServerRefused
+from acme_milter.acme.problem import ErrorType, Problem, ServerRefused
 
-__all__ = ["AccountRef", "AccountStatus", "Eab", "deactivate", "fetch", "find", "register", "roll_over", "update"]
+__all__ = ["AccountRef", "AccountStatus", "Eab", "agree", "deactivate", "fetch", "find", "register", "update"]
 
 _ADDRESS = re.compile(r"[^\s@,?]+@[^\s@,?]+")
 
@@ -88,24 +88,18 @@ def update(network: Network, signer: Signer, account_url: str, contact: Sequence
     return _account(network, network.post(account_url, payload, signer, account_url), account_url)
 
 
+def agree(network: Network, signer: Signer, account_url: str) -> AccountRef:
+    """Agree to the terms that are in force now (RFC 8555 §7.3.3); only ever because a person said so."""
+    network.forget_directory()  # it names them, and is older than they are
+    return _account(
+        network, network.post(account_url, {"termsOfServiceAgreed": True}, signer, account_url), account_url
+    )
+
+
 def deactivate(network: Network, signer: Signer, account_url: str) -> AccountRef:
     """Close the account for ever (RFC 8555 §7.3.6). Its open orders die; its certificates stay valid."""
     answer = network.post(account_url, {"status": "deactivated"}, signer, account_url)
     return _account(network, answer, account_url)
-
-
-def roll_over(network: Network, signer: Signer, account_url: str, new_signer: Signer) -> None:
-    """Exchange the account key for `new_signer`'s (RFC 8555 §7.3.5).
-
-    The new key must be stored before; after a ServerBusy, `find` with the new key tells whether it took
-    effect. No challenge may be open: the thumbprint, and so every response digest, changes.
-    Raises ServerRefused with status 409 and `location` when the new key belongs to another account.
-    """
-    url = network.directory().key_change
-    if url is None:
-        raise BadAnswer("directory: the authority offers no keyChange")
-    inner = key_change(new_signer, url=url, account_url=account_url, old_jwk=public_jwk(signer))
-    network.post(url, inner, signer, account_url)
 
 
 def _account(network: Network, answer: Answer, url: str | None = None) -> AccountRef:

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 
-from acme_milter.acme import account, authorization, order, renewal_info, revocation
+from acme_milter.acme import account, authorization, key_change, order, renewal_info, revocation
 from acme_milter.acme.account import AccountRef, Eab
 from acme_milter.acme.authorization import Authorization, EmailChallenge
 from acme_milter.acme.jws import Signer
@@ -57,8 +57,8 @@ class AcmeClient:
         return account.deactivate(self.network, self.signer, self.account_url)
 
     def roll_over(self, new_signer: Signer) -> "AcmeClient":
-        """Exchange the account key; returns the client that goes on with it. See `account.roll_over`."""
-        account.roll_over(self.network, self.signer, self.account_url, new_signer)
+        """Exchange the account key; returns the client that goes on with it. See `key_change.roll_over`."""
+        key_change.roll_over(self.network, self.signer, self.account_url, new_signer)
         return AcmeClient(self.network, new_signer, self.account_url)
 
     def new_order(self, address: str, profile: str | None = None, replaces: str | None = None) -> Order:

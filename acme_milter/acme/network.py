@@ -93,6 +93,10 @@ class Network:
         self._directory = (directory, time.monotonic())
         return directory
 
+    def forget_directory(self) -> None:
+        """Fetch it anew at its next use: what it says may have changed today."""
+        self._directory = None
+
     def get(self, url: str) -> Answer:
         """Unauthenticated GET: only the directory and renewalInfo (RFC 8555 §6.3, RFC 9773 §4.1).
 

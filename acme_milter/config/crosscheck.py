@@ -157,9 +157,6 @@ def authorities(top: Node, raw: Mapping[str, Mapping[str, Any]], complain: Compl
         for inner in _inner_policies(top, place):
             used.update(_named(top, [*inner, "authorities"], known, "authority", complain) or ())
     for name, plain in raw.items():
-        account = plain.get("account")
-        if account in ("per_domain", "per_mailbox"):
-            complain(locate(top, ["authorities", name, "account"]), f"{account} is not supported yet; use shared")
         if name in used and plain.get("agree_tos") in (None, False):
             complain(locate(top, ["authorities", name, "agree_tos"]), _AGREE)
 

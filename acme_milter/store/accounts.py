@@ -6,7 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from acme_milter.enrollment.model import CHALLENGED_STATES, State
+from acme_milter.enrollment.model import CHALLENGED_STATES, OPEN_STATES, State
 from acme_milter.store.schema import account as table
 from acme_milter.store.schema import enrollment
 
@@ -222,3 +222,16 @@ def open_challenges(connection: sa.Connection, account: StoredAccount, now: date
             sa.or_(~ordering, may_be_out),
         )
     ).scalar_one()
+
+
+def open_enrollments(connection: sa.Connection, account: StoredAccount) -> list[str]:
+    """Ids of what was begun with the account and has not ended."""
+    return list(
+        connection.execute(
+            sa.select(enrollment.c.id).where(
+                enrollment.c.authority == account.authority,
+                enrollment.c.account_id == account.id,
+                enrollment.c.state.in_(sorted(state.value for state in OPEN_STATES)),
+            )
+        ).scalars()
+    )

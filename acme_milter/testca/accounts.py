@@ -11,6 +11,7 @@ from acme_milter.testca.ledger import Account, Status, fresh_name
 from acme_milter.testca.lifecycle import refresh_order
 from acme_milter.testca.office import Office
 from acme_milter.testca.problem import ProblemError
+from acme_milter.testca.terms import terms_url, version_in_force
 
 
 def account_url(office: Office, name: str) -> str:
@@ -22,7 +23,7 @@ def _document(office: Office, account: Account) -> dict[str, object]:
     body: dict[str, object] = {
         "status": account.status.value,
         "contact": account.contact,
-        "termsOfServiceAgreed": account.terms_agreed,
+        "termsOfServiceAgreed": account.terms_version >= version_in_force(office),
         "orders": f"{account_url(office, account.name)}/orders",
     }
     if account.binding is not None:
@@ -53,10 +54,10 @@ async def new_account(desk: Desk, call: Call) -> Answer:
         raise ProblemError(
             "userActionRequired",
             "the terms of service must be agreed to",
-            headers={"Link": f'<{office.base_url}/terms>;rel="terms-of-service"'},
+            headers={"Link": f'<{terms_url(office)}>;rel="terms-of-service"'},
         )
     binding = _binding(office, payload.get("externalAccountBinding"), call)
-    account = Account(fresh_name(), jwk, call.key, thumbprint, contact, terms_agreed=True, binding=binding)
+    account = Account(fresh_name(), jwk, call.key, thumbprint, contact, version_in_force(office), binding)
     office.ledger.accounts[account.name] = account
     office.ledger.by_thumbprint[thumbprint] = account.name
     office.history.add(Happening.ACCOUNT, account=account.name, contact=contact, bound=binding is not None)
@@ -105,6 +106,8 @@ async def account(desk: Desk, call: Call) -> Answer:
     payload = call.document()
     if "contact" in payload:
         own.contact = _contact(payload["contact"])
+    if payload.get("termsOfServiceAgreed") is True:
+        own.terms_version = version_in_force(desk.office)
     if payload.get("status") == "deactivated":
         _deactivate(desk.office, own)
     elif "status" in payload and payload["status"] != own.status:

@@ -23,6 +23,7 @@ from acme_milter.testca.ledger import Account, Status
 from acme_milter.testca.office import Office
 from acme_milter.testca.postroom import Postroom
 from acme_milter.testca.problem import ProblemError
+from acme_milter.testca.terms import demand_agreement
 
 _LARGEST_BODY = 128 * 1024
 
@@ -198,6 +199,8 @@ async def _verified(office: Office, request: Request, signed_by: SignedBy) -> Ca
         raise ProblemError("badNonce", "the nonce was good, but this one is refused on purpose")
     if account is not None and account.status is not Status.VALID:
         raise ProblemError("unauthorized", f"the account is {account.status}", status=401)
+    if account is not None and "/account/" not in request.url.path:  # there it can agree
+        demand_agreement(office, account)
     return Call(request.path_params, url, jws, key, jwk, account)
 
 

@@ -33,7 +33,7 @@ class Account:
     key: PublicKey = field(repr=False)
     thumbprint: str
     contact: list[str]
-    terms_agreed: bool
+    terms_version: int
     binding: Mapping[str, object] | None = None
     status: Status = Status.VALID
     orders: list[str] = field(default_factory=list)

@@ -35,6 +35,7 @@ from acme_milter.testca.issuer import PROFILES
 from acme_milter.testca.office import Office
 from acme_milter.testca.pki import Pki
 from acme_milter.testca.problem import ProblemError
+from acme_milter.testca.terms import terms_url
 
 _RENEWAL_INFO_SECONDS = 6 * 3600
 _RESOURCES: tuple[tuple[str, Handler, SignedBy], ...] = (
@@ -64,7 +65,7 @@ def directory_document(office: Office) -> dict[str, object]:
         "keyChange": f"{base}/key-change",
         "renewalInfo": f"{base}/renewal-info",
         "meta": {
-            "termsOfService": f"{base}/terms",
+            "termsOfService": terms_url(office),
             "caaIdentities": [office.options.domain],
             "externalAccountRequired": bool(office.options.eab),
             "profiles": PROFILES,
@@ -110,6 +111,7 @@ def application(desk: Desk, records: Mapping[str, list[str]]) -> Starlette:
             Route("/new-nonce", new_nonce, methods=["GET", "HEAD"]),
             Route("/renewal-info/{identity}", renewal_info, methods=["GET"]),
             Route("/terms", terms, methods=["GET"]),
+            Route("/terms/{version}", terms, methods=["GET"]),
             *(Route(path, exchange(desk, handler, by), methods=["POST"]) for path, handler, by in _RESOURCES),
             Route("/control/history", control.history_page(desk), methods=["GET"]),
             Route("/control/chaos", control.chaos_page(desk), methods=["GET", "POST", "DELETE"]),

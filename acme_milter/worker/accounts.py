@@ -16,7 +16,6 @@ from acme_milter.acme.network import Network
 from acme_milter.config.schema import Authority
 from acme_milter.config.schema import Eab as EabSection
 from acme_milter.config.secret import SecretUnavailable
-from acme_milter.enrollment.staging import rehearsed_for
 from acme_milter.eventlog import Event, log_event
 from acme_milter.keys.client import KeydClient
 from acme_milter.store import accounts, audit
@@ -106,9 +105,7 @@ class Accounts:
         """RFC 8555 §7.3. For a key that the authority knows already, newAccount answers the existing account."""
         eab = None if settings.eab is None else _external_account(account.authority, settings.eab)
         signer = KeydSigner(self.keyd, account)
-        found = acme_account.register(
-            network, signer, contact=settings.contact, agree_tos=settings.agree_tos, eab=eab
-        )
+        found = acme_account.register(network, signer, contact=settings.contact, agree_tos=settings.agree_tos, eab=eab)
         now = self.clock()
         with self.database.write() as connection:
             accounts.set_url(connection, account.id, url=found.url, terms_url=found.terms_url, at=now)
@@ -138,10 +135,9 @@ class Accounts:
 def _closed(name: str, closed: StoredAccount) -> str:
     assert closed.deactivated_at is not None
     whose = f" --account {closed.scope}" if closed.scope else ""
-    staging = " --staging" if rehearsed_for(name) != name else ""
     return (
         f"the account at {name} was deactivated on {closed.deactivated_at:%Y-%m-%d}; for a new one run:"
-        f" acme-milter authority register {rehearsed_for(name)}{staging}{whose} --again"
+        f" acme-milter authority register {name}{whose} --again"
     )
 
 

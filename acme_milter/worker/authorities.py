@@ -94,6 +94,8 @@ class Authorities:
         account = self._ordered_with(enrollment)
         if account is None:
             return self.client(enrollment.authority, enrollment.address)
+        if account.deactivated_at is not None:
+            raise AuthorityUnusable("the account that it was ordered with was deactivated")
         return self.client_with(account)
 
     def client_that_issued(self, certificate: StoredCertificate) -> AcmeClient:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Authority, Config
 from acme_milter.enrollment.model import BACKGROUND_CAUSES, Cause, Enrollment
-from acme_milter.store import budgets, pauses, queue
+from acme_milter.store import accounts, budgets, pauses, queue
 from acme_milter.store.pauses import Pause
 
 Pace = Callable[[sa.Connection, str, datetime], int]
@@ -120,6 +120,8 @@ class Pacer:
                 left[f"{key} {limit}"] = limit - used
         why, places = min(left.items(), key=lambda item: item[1])
         forbidden = f"paused: {pause.reason}" if pause is not None else self._objection(name)
+        if forbidden is None and accounts.number_changing(connection, name):
+            forbidden = "an account's key is being exchanged"
         if forbidden is not None:
             # What was leased before the pause has not begun, and does not any more.
             why, places = forbidden, -soon if soon else 0

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from acme_milter.acme.client import AcmeClient
+from acme_milter.acme.network import Network
 from acme_milter.acme.problem import AcmeError, BadAnswer, ServerRefused
-from acme_milter.acme.renewal_info import RenewalInfo
+from acme_milter.acme.renewal_info import RenewalInfo, renewal_info
 from acme_milter.certificate.renewal import renewal_info_id
 from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
@@ -65,11 +65,11 @@ class RenewalInformation:
         if stored is None or not self._authorities.is_known(name):
             return
         try:
-            client = self._authorities.client(name)
-            if client.network.directory().renewal_info is None:
+            network = self._authorities.network(name)
+            if network.directory().renewal_info is None:
                 self._rest(name, timedelta(days=1))
                 return
-            self._ask_about(client, found[0], stored)
+            self._ask_about(network, found[0], stored)
         except (AcmeError, AuthorityUnusable, KeydUnavailable, KeydRefused) as error:
             asked = error.retry_after if isinstance(error, AcmeError) else None
             pause = min(2 * self._pauses.get(name, _FIRST_PAUSE / 2), _LONGEST_PAUSE)
@@ -85,10 +85,10 @@ class RenewalInformation:
     def _rest(self, name: str, pause: timedelta) -> None:
         self._rests_until[name] = self._clock.monotonic() + pause.total_seconds()
 
-    def _ask_about(self, client: AcmeClient, renewal: Renewal, stored: StoredCertificate) -> None:
+    def _ask_about(self, network: Network, renewal: Renewal, stored: StoredCertificate) -> None:
         now = self._clock.now()
         try:
-            info = client.renewal_info(renewal_id(stored))
+            info = renewal_info(network, renewal_id(stored))
         except ServerRefused as refused:
             if refused.temporary:
                 raise

@@ -92,7 +92,7 @@ class Revoker:
         try:
             self._ask_authority(one, certificate)
         except (AcmeError, KeydUnavailable, KeydRefused, AuthorityUnusable) as error:
-            pause = self._pause(one, error)
+            pause = self._pause(one, certificate, error)
             self._failed(one, certificate, str(error), self._clock() + pause)
             return not isinstance(error, RateLimited | KeydUnavailable)
         self._done(one, certificate)
@@ -109,12 +109,18 @@ class Revoker:
                 raise
             client.revoke(leaf)  # that it is revoked matters more than why
 
-    def _pause(self, one: Revocation, error: Exception) -> timedelta:
-        if isinstance(error, KeydUnavailable) or (isinstance(error, AcmeError) and error.temporary):
+    def _pause(self, one: Revocation, certificate: StoredCertificate, error: Exception) -> timedelta:
+        may_pass = isinstance(error, KeydUnavailable) or (isinstance(error, AcmeError) and error.temporary)
+        if may_pass or self._key_has_just_changed(certificate):
             asked = error.retry_after if isinstance(error, AcmeError) else None
             pause = step_delay(one.attempts + 1, random.random())  # noqa: S311 spreads load, hides nothing
             return max(pause, asked or timedelta(0))
         return DAILY
+
+    def _key_has_just_changed(self, certificate: StoredCertificate) -> bool:
+        with self._database.read() as connection:
+            enrollment = enrollments.get(connection, certificate.enrollment_id)
+        return self._authorities.key_has_just_changed(enrollment)
 
     def _failed(self, one: Revocation, certificate: StoredCertificate, error: str, again: datetime | None) -> None:
         with self._database.write() as connection:

@@ -326,8 +326,8 @@ ONE_FAULT = {
         "1: authorities.a.minimum_rsa_bits: must be at least 1024 (not 512)",
     ),
     "account": (
-        "authorities: {a: {preset: castle, account: per_domain}}",
-        "1: authorities.a.account: per_domain is not supported yet; use shared",
+        "authorities: {a: {preset: castle, account: per_person}}",
+        "1: authorities.a.account: must be one of shared, per_domain, per_mailbox, not 'per_person' (did you mean per_domain?)",
     ),
     "contact": (
         "authorities: {a: {preset: castle, contact: [pki]}}",

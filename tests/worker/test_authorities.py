@@ -47,7 +47,8 @@ def test_many_threads_that_begin_together_register_one_account(bench: OrderBench
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(set(map(id, found))) == 1
+    assert len({client.account_url for client in found}) == 1
+    assert len({id(client.network) for client in found}) == 1
     assert len(found) == 8
     (account,) = stored(bench)
     assert account.url == found[0].account_url
@@ -63,14 +64,14 @@ def test_a_restart_finds_the_account_in_the_store(bench: OrderBench) -> None:
     assert registered(bench) == before
 
 
-def test_changed_settings_make_a_new_client_and_leave_the_old_one_usable(bench: OrderBench) -> None:
+def test_changed_settings_make_a_new_connection_and_leave_the_old_one_usable(bench: OrderBench) -> None:
     old = bench.authorities.client("ca")
-    bench.configure({}, {})
-    assert bench.authorities.client("ca") is old, "the file was read again and says the same"
     bench.configure({"post_delay": "7s"}, {})
+    assert bench.authorities.network("ca") is old.network, "the file was read again and says the same of it"
+    bench.configure({"limits": {"connections": 3}}, {})
     new = bench.authorities.client("ca")
-    assert new is not old
-    assert bench.authorities.client("ca") is new
+    assert new.network is not old.network
+    assert bench.authorities.network("ca") is new.network
     assert old.fetch_account().url == new.fetch_account().url
 
 

@@ -7,13 +7,14 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from acme_milter.acme.client import AcmeClient
+from acme_milter.acme.network import Network
 from acme_milter.acme.problem import ServerBusy
 from acme_milter.acme.renewal_info import RenewalInfo
 from acme_milter.enrollment.model import Cause, Enrollment
 from acme_milter.store import certificates, enrollments, renewals
 from acme_milter.store.renewals import Renewal
 from acme_milter.store.schema import certificate as certificate_table
+from acme_milter.worker import renewal_information
 from acme_milter.worker.renewal_information import renewal_id
 from acme_milter.worker.renewing import Renewing
 from tests.worker.conftest import MakeOrderBench
@@ -114,17 +115,17 @@ def test_one_certificate_that_the_authority_stumbles_over_holds_up_no_other(
     bench = make_orders(mailboxes=2)
     for address in bench.addresses:
         certified(bench, bench.open(address))
-    answers = AcmeClient.renewal_info
+    answers = renewal_information.renewal_info
     with bench.database.read() as connection:
         (first,) = renewals.to_ask(connection, "ca", bench.clock(), 1)
         bad = renewal_id(certificates.get(connection, first.certificate_id))
 
-    def stumble(client: AcmeClient, name: str) -> RenewalInfo | None:
+    def stumble(network: Network, name: str) -> RenewalInfo | None:
         if name == bad:
             raise ServerBusy("500")
-        return answers(client, name)
+        return answers(network, name)
 
-    monkeypatch.setattr(AcmeClient, "renewal_info", stumble)
+    monkeypatch.setattr(renewal_information, "renewal_info", stumble)
     asking = bench.make_renewal_information()
     asking.ask()
     bench.clock.advance(minutes=2)

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whose account orders, answers and revokes; terms that are agreed to; accounts that are closed."""
+
+from pathlib import Path
+
+import pytest
+
+from acme_milter.acme.problem import ErrorType, ServerRefused
+from acme_milter.enrollment.model import State
+from acme_milter.lab.processes import wait_until
+from acme_milter.store import accounts, certificates, pauses, revocations
+from acme_milter.worker.authorities import AuthorityUnusable
+from acme_milter.worker.revoker import Revoker
+from tests.worker.account_desk import AccountDesk
+from tests.worker.conftest import MakeOrderBench
+from tests.worker.order_bench import OrderBench
+from tests.worker.site import DOMAIN
+
+
+def the_desk(make_orders: MakeOrderBench, account: str = "shared", mailboxes: int = 1) -> AccountDesk:
+    return AccountDesk(make_orders(mailboxes=mailboxes, authority={"account": account}))
+
+
+def test_two_mailboxes_with_accounts_of_their_own_are_answered_with_the_key_of_each(
+    make_orders: MakeOrderBench,
+) -> None:
+    desk = the_desk(make_orders, "per_mailbox", mailboxes=2)
+    done = [desk.certify(address) for address in desk.bench.addresses]
+    by_id = {account.id: account for account in desk.stored()}
+    assert [by_id[str(one.account_id)].scope for one in done] == desk.bench.addresses
+    assert len({account.thumbprint for account in by_id.values()}) == 2
+    assert len({account.url for account in by_id.values()}) == 2
+
+
+def test_the_mailboxes_of_a_domain_share_its_account(make_orders: MakeOrderBench) -> None:
+    desk = the_desk(make_orders, "per_domain", mailboxes=2)
+    for address in desk.bench.addresses:
+        desk.certify(address)
+    assert desk.one().scope == DOMAIN
+
+
+def test_an_order_goes_on_with_its_account_when_the_scope_changes(make_orders: MakeOrderBench) -> None:
+    desk = the_desk(make_orders)
+    bench = desk.bench
+    waiting = bench.step_until(bench.open(), State.AWAITING_MAIL)
+    bench.configure({"account": "per_mailbox"}, {})
+    active = bench.step_until(bench.answer_mail(waiting), State.ACTIVE)
+    assert active.account_id == desk.one().id
+
+
+def test_a_certificate_is_revoked_by_the_account_that_it_was_issued_to(make_orders: MakeOrderBench) -> None:
+    desk = the_desk(make_orders, "per_mailbox")
+    bench = desk.bench
+    desk.certify()
+    bench.configure({"account": "shared"}, {})
+    bench.authorities.client("ca")
+    (certificate,) = bench.certificates()
+    with bench.database.write() as connection:
+        revocations.ask(connection, certificate, 1, bench.clock(), by="test")
+    revoker = Revoker(database=bench.database, authorities=bench.authorities, clock=bench.clock)
+    revoker.work_off("ca")
+    with bench.database.read() as connection:
+        done = revocations.get(connection, certificate.id)
+        assert certificates.get(connection, certificate.id) == certificate
+    assert done is not None
+    assert done.done_at is not None
+    assert len(desk.stored()) == 2
+
+
+def test_whose_account_is_to_be_asked_for_where_there_are_several(make_orders: MakeOrderBench) -> None:
+    desk = the_desk(make_orders, "per_mailbox")
+    with pytest.raises(AuthorityUnusable, match="--account"):
+        desk.bench.authorities.client("ca")
+    assert "--account" in desk.ask("register-account")["text"]
+
+
+def test_registering_keeps_the_terms_and_when_they_were_agreed_to(make_orders: MakeOrderBench) -> None:
+    desk = the_desk(make_orders)
+    (row,) = desk.ask("register-account")["accounts"]
+    account = desk.one()
+    assert row["outcome"] == "registered"
+    assert row["terms"] == account.terms_url
+    assert str(account.terms_url).endswith("/terms")
+    assert account.terms_agreed_at is not None
+    assert desk.outcomes("register-account") == {None: "already-registered"}
+
+
+def test_every_domain_that_uses_the_authority_gets_its_account(make_orders: MakeOrderBench) -> None:
+    desk = the_desk(make_orders, "per_domain")
+    assert desk.outcomes("register-account") == {DOMAIN: "registered"}
+
+
+def test_an_authority_that_is_not_configured_is_named_with_those_that_are(make_orders: MakeOrderBench) -> None:
+    desk = the_desk(make_orders)
+    assert desk.ask("register-account", authority="cb")["text"] == "no authority cb is configured; there is ca"
+
+
+def test_what_an_authority_refuses_is_said_in_its_words(make_orders: MakeOrderBench, tmp_path: Path) -> None:
+    desk = the_desk(make_orders)
+    (tmp_path / "credential").write_text("c29tZXRoaW5n")
+    (tmp_path / "credential").chmod(0o600)
+    credential = {"file": str(tmp_path / "credential")}
+    desk.bench.configure({"eab": {"kid": credential, "hmac": credential}}, {})
+    assert desk.ask("register-account")["text"].startswith("ca: unauthorized")
+
+
+class TestTerms:
+    """RFC 8555 §7.3.3."""
+
+    def test_new_terms_pause_the_authority_and_say_what_to_read(self, make_orders: MakeOrderBench) -> None:
+        desk = the_desk(make_orders)
+        bench = desk.bench
+        bench.authorities.client("ca")
+        bench.site.authority.set_knobs(TERMS_VERSION=2)
+        scheduler = bench.start_scheduler()
+        opened = bench.open()
+        scheduler.wake()
+        pause = self.await_pause(bench)
+        assert pause.by_person
+        assert "/terms/2" in pause.reason
+        assert "/agree" in pause.reason
+        assert "acme-milter authority register ca --agree" in pause.reason
+        assert "acme-milter authority resume ca" in pause.reason
+        assert bench.get(opened.id).is_open, "it waits for the person"
+
+    @staticmethod
+    def await_pause(bench: OrderBench) -> pauses.Pause:
+        def found() -> pauses.Pause | None:
+            with bench.database.read() as connection:
+                return pauses.get(connection, "ca")
+
+        wait_until(lambda: found() is not None, "the pause")
+        pause = found()
+        assert pause is not None
+        return pause
+
+    def test_agreeing_is_kept_and_lets_the_orders_go_on(self, make_orders: MakeOrderBench) -> None:
+        desk = the_desk(make_orders)
+        bench = desk.bench
+        bench.authorities.client("ca")
+        bench.site.authority.set_knobs(TERMS_VERSION=3)
+        ordering = bench.step_until(bench.open(), State.ORDERING)
+        with pytest.raises(ServerRefused) as refused:
+            bench.driver.take_step(ordering)
+        assert refused.value.kind is ErrorType.USER_ACTION_REQUIRED
+        assert desk.outcomes("register-account", agree=True) == {None: "agreed"}
+        assert str(desk.one().terms_url).endswith("/terms/3")
+        waiting = bench.step_until(ordering, State.AWAITING_MAIL)
+        assert waiting.order_url is not None
+
+
+class TestDeactivating:
+    """RFC 8555 §7.3.6."""
+
+    def test_its_orders_end_and_nothing_makes_another_account_of_its_own_accord(
+        self, make_orders: MakeOrderBench
+    ) -> None:
+        desk = the_desk(make_orders)
+        bench = desk.bench
+        waiting = bench.step_until(bench.open(), State.AWAITING_MAIL)
+        (row,) = desk.ask("deactivate-accounts")["accounts"]
+        assert (row["outcome"], row["cancelled"]) == ("deactivated", 1)
+        assert bench.get(waiting.id).state is State.CANCELLED
+        with pytest.raises(AuthorityUnusable, match="acme-milter authority register ca --again"):
+            bench.authorities.client("ca")
+        assert desk.outcomes("register-account", again=True) == {None: "registered"}
+        old, new = desk.stored()
+        assert old.deactivated_at is not None
+        assert new.thumbprint != old.thumbprint
+        bench.authorities.client("ca").fetch_account()
+
+    def test_what_was_done_before_the_answer_was_lost_is_done(self, make_orders: MakeOrderBench) -> None:
+        desk = the_desk(make_orders)
+        bench = desk.bench
+        bench.authorities.client("ca").deactivate_account()
+        assert desk.outcomes("deactivate-accounts") == {None: "deactivated"}
+
+    def test_several_at_once_only_where_that_is_said(self, make_orders: MakeOrderBench) -> None:
+        desk = the_desk(make_orders, "per_mailbox", mailboxes=2)
+        for address in desk.bench.addresses:
+            desk.bench.authorities.client("ca", address)
+        assert "--all" in desk.ask("deactivate-accounts")["text"]
+        first, second = desk.bench.addresses
+        assert desk.outcomes("deactivate-accounts", account=first) == {first: "deactivated"}
+        assert desk.outcomes("deactivate-accounts", all=True) == {second: "deactivated"}
+        assert "there is no account" in desk.ask("deactivate-accounts")["text"]
+
+    def test_a_certificate_of_a_closed_account_is_offered_for_revocation_by_the_one_in_use(
+        self, make_orders: MakeOrderBench
+    ) -> None:
+        desk = the_desk(make_orders)
+        bench = desk.bench
+        desk.certify()
+        desk.ask("deactivate-accounts")
+        desk.ask("register-account", again=True)
+        (certificate,) = bench.certificates()
+        client = bench.authorities.client_that_issued(certificate)
+        assert client.account_url == bench.authorities.client("ca").account_url
+
+
+def test_a_refusal_right_after_an_exchange_of_keys_is_not_taken_for_the_last_word(
+    make_orders: MakeOrderBench,
+) -> None:
+    desk = the_desk(make_orders)
+    bench = desk.bench
+    ordering = bench.step_until(bench.open(), State.ORDERING)
+    bench.site.authority.set_knobs(REFUSE_ADDRESS=ordering.address)
+    account = desk.one()
+    assert desk.rollover.begin(account)
+    with bench.database.write() as connection:
+        taken = accounts.get(connection, account.id)
+        assert taken is not None
+        accounts.give_up_exchange(connection, taken, "tried")
+        assert accounts.get(connection, account.id) != account
+    assert not bench.authorities.key_has_just_changed(ordering)
+    desk.rollover.begin(account)
+    desk.rollover.work()
+    assert bench.authorities.key_has_just_changed(ordering)
+    with pytest.raises(ServerRefused):
+        bench.driver.take_step(ordering)

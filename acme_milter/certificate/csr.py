@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
 from acme_milter.certificate.subject_name import InvalidAddress, names_address, subject_alternative_name
-from acme_milter.certificate.usage import KeyUsageKind
+from acme_milter.certificate.usage import KeyUsageKind, usage_in
 
 MailboxPrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -51,6 +51,16 @@ def csr_is_for(csr_der: bytes, address: str) -> bool:
     """Whether a request names this address and nothing else, spelled as it is here."""
     names = x509.load_der_x509_csr(csr_der).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return [names_address(name, address) for name in names] == [True]
+
+
+def csr_usage(csr_der: bytes) -> KeyUsageKind | None:
+    """What a request wants its key to be for; None: a bit that no mailbox's key has."""
+    request = x509.load_der_x509_csr(csr_der)
+    try:
+        bits = request.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        return KeyUsageKind.DUAL
+    return usage_in(bits, is_rsa=isinstance(request.public_key(), rsa.RSAPublicKey))
 
 
 def spki_of(key: CertificatePublicKeyTypes) -> bytes:

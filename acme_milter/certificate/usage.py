@@ -3,6 +3,8 @@
 
 from enum import StrEnum
 
+from cryptography.x509 import KeyUsage
+
 
 class KeyUsageKind(StrEnum):
     """RFC 8823 §3.3: both uses, or one of them."""
@@ -10,3 +12,22 @@ class KeyUsageKind(StrEnum):
     DUAL = "dual"
     SIGN = "sign"
     ENCRYPT = "encrypt"
+
+
+def usage_in(bits: KeyUsage | None, *, is_rsa: bool) -> KeyUsageKind | None:
+    """What a keyUsage extension makes of a key; without one it is for both. None: a bit that no mailbox's key has.
+
+    RFC 8823 §3.3, S/MIME BR §7.1.2.3: RSA keys encipher, EC keys agree.
+    """
+    if bits is None:
+        return KeyUsageKind.DUAL
+    signs = bits.digital_signature or bits.content_commitment
+    encrypts = bits.key_encipherment if is_rsa else bits.key_agreement
+    foreign = bits.key_agreement if is_rsa else bits.key_encipherment
+    # encipherOnly and decipherOnly can be asked for only beside keyAgreement.
+    narrowed = bits.key_agreement and (bits.encipher_only or bits.decipher_only)
+    if foreign or narrowed or bits.data_encipherment or bits.key_cert_sign or bits.crl_sign or not (signs or encrypts):
+        return None
+    if signs and encrypts:
+        return KeyUsageKind.DUAL
+    return KeyUsageKind.SIGN if signs else KeyUsageKind.ENCRYPT

@@ -151,6 +151,6 @@ def _tell(plan: "Plan") -> None:
             f"authority {share.name}: {budget}; {share.orders_last_hour} orders begun in the last hour;"
             f" a run stops at {share.failed_per_hour} failures an hour"
         )
-        click.echo(f"  {share.number} orders would take {in_words(share.estimate.takes)} ({share.estimate.bound_by})")
+        click.echo(f"  {share.orders} orders would take {in_words(share.estimate.takes)} ({share.estimate.bound_by})")
     if plan.revoke is not None:
         click.echo(f"what is replaced is revoked afterwards, reason {plan.revoke}")

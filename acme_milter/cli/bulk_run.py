@@ -105,7 +105,9 @@ def _send(config: "Config", plan: "PlanFile", limit: int | None) -> tuple[str, d
             kind=plan.kind.value,
             description=plan.description,
             revoke=None if plan.revoke is None else int(REASONS[plan.revoke]),
-            items=[[item.address, item.authority, item.principal, item.replaces_id] for item in part],
+            items=[
+                [item.address, item.authority, item.principal, item.replaces_id, item.also_replaces_id] for item in part
+            ],
             start=start,
             limit=limit,
             last=False,

@@ -2,21 +2,23 @@
 """A bulk plan: which mailboxes are to get a certificate, which are not and why, what it will take. Orders nothing."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.member import Member
 from acme_milter.config.schema import Config, Policy
 from acme_milter.config.sources import LIST
+from acme_milter.enrollment.kinds import missing, usages_of
 from acme_milter.mailboxes.record import is_wanted, member_of
 from acme_milter.report.left_out import Excluded, Reasons
 from acme_milter.report.pace import SAMPLE, Estimate, Pace, estimate, pace_of
 from acme_milter.store import budgets, mailboxes, plan_facts, source_runs
 from acme_milter.store.bulk_runs import Kind
-from acme_milter.store.plan_facts import Held
+from acme_milter.store.plan_facts import Certified, Held
 from acme_milter.store.source_runs import LeftOut
 
 
@@ -44,13 +46,15 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class PlanItem:
-    """One mailbox: from whom, for whom, and instead of which stored certificate."""
+    """One mailbox: from whom, for whom, and instead of which stored certificates; ``orders`` is how many it takes."""
 
     address: str
     authority: str
     principal: str
     replaces_id: str | None = None
     serial: str | None = None
+    also_replaces_id: str | None = None
+    orders: int = 1
 
     @property
     def domain(self) -> str:
@@ -59,10 +63,14 @@ class PlanItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorityShare:
-    """What an authority is to do; ``orders_last_hour`` is what of its budget is used already."""
+    """What an authority is to do; ``orders_last_hour`` is what of its budget is used already.
+
+    ``orders`` may be more than ``number``, that of the mailboxes: some have two certificates.
+    """
 
     name: str
     number: int
+    orders: int
     pace: Pace
     failed_per_hour: int
     orders_last_hour: int
@@ -122,14 +130,19 @@ def make_plan(
         revoke=revoke,
         items=tuple(items),
         excluded=maker.reasons.sorted(),
-        authorities=shares(connection, config, now, Counter(item.authority for item in items)),
+        authorities=shares(connection, config, now, items),
     )
 
 
 def shares(
-    connection: sa.Connection, config: Config, now: datetime, numbers: Mapping[str, int]
+    connection: sa.Connection, config: Config, now: datetime, items: Iterable[PlanItem]
 ) -> tuple[AuthorityShare, ...]:
     """What each authority is to do, and how long that takes it."""
+    numbers: Counter[str] = Counter()
+    orders: Counter[str] = Counter()
+    for item in items:
+        numbers[item.authority] += 1
+        orders[item.authority] += item.orders
     found = []
     for name, number in sorted(numbers.items()):
         limits = config.authorities[name].limits
@@ -138,10 +151,11 @@ def shares(
             AuthorityShare(
                 name=name,
                 number=number,
+                orders=orders[name],
                 pace=pace,
                 failed_per_hour=limits.failed_per_hour,
                 orders_last_hour=sum(budgets.begun(connection, name, now).values()),
-                estimate=estimate(number, pace),
+                estimate=estimate(orders[name], pace),
             )
         )
     return tuple(found)
@@ -175,13 +189,13 @@ class _Maker:
         self.reasons = Reasons()
         self._open = plan_facts.open_orders(connection)
         self._held: dict[str, list[Held]] = {}
-        self._has: Mapping[str, frozenset[str]] = {}
+        self._has = Certified({}, {})
         if selection.looks_at_certificates:
             for held in plan_facts.active_certificates(connection):
                 if self._is_meant(held):
                     self._held.setdefault(held.address, []).append(held)
         else:
-            self._has = plan_facts.has_certificate(connection, now)
+            self._has = plan_facts.certified(connection, now)
 
     def consider(self, member: Member, obstacle: str | None) -> None:
         """Take the mailbox up, leave it out with a reason, or pass it over because nobody asked for it."""
@@ -194,9 +208,9 @@ class _Maker:
             self._seen.add(address.lower())
         replaced = self._replaced(member)
         if wanted.looks_at_certificates:
-            if replaced is None:
+            if not replaced:
                 return
-        elif member.principal in self._has.get(address, ()):
+        elif member.principal in self._has.covered.get(address, ()):
             if wanted.addresses is not None:
                 self.reasons.add("has a valid certificate; for another one: acme-milter bulk replace", address)
             return
@@ -211,11 +225,7 @@ class _Maker:
         if obstacle is not None:
             self.reasons.add(obstacle, address)
             return
-        self.items.append(
-            PlanItem(address, authority, member.principal)
-            if replaced is None
-            else PlanItem(address, authority, member.principal, replaced.certificate_id, replaced.serial)
-        )
+        self.items.append(self._item(member, policy, authority, replaced))
 
     def add_left_out(self, left_out: Iterable[LeftOut]) -> None:
         """What a source lists and nobody manages: it has no row, and without a name nobody would hear of it."""
@@ -240,16 +250,25 @@ class _Maker:
             if held:  # nobody came for it
                 self.reasons.add("its mailbox is not managed: nothing to replace, see acme-milter cert revoke", address)
 
+    def _item(self, member: Member, policy: Policy, authority: str, replaced: Sequence[Held]) -> PlanItem:
+        wanted = usages_of(policy.certificate.layout)
+        if not replaced:
+            partly = self._has.partly.get((member.address, member.principal), frozenset())
+            return PlanItem(member.address, authority, member.principal, orders=len(missing(wanted, partly)))
+        first, also = replaced[0], replaced[1].certificate_id if len(replaced) > 1 else None
+        orders = len(replaced) if all(held.usage in wanted for held in replaced) else len(wanted)
+        return PlanItem(member.address, authority, member.principal, first.certificate_id, first.serial, also, orders)
+
     def _policy(self, member: Member) -> Policy | None:
         layers = self._config.layers.get(member.domain)
         return None if layers is None else layers.policy_of(member)
 
-    def _obstacle(self, member: Member, policy: Policy, authority: str, replaced: Held | None) -> str | None:
+    def _obstacle(self, member: Member, policy: Policy, authority: str, replaced: Sequence[Held]) -> str | None:
         if policy.mode == "observe":
             return "mode: observe answers no challenge"
         if (member.address, authority) in self._open:
             return "an order is open already"
-        if replaced is not None and replaced.principal != member.principal:
+        if replaced and replaced[0].principal != member.principal:
             return "its certificate is of another person, who had the mailbox before"
         return None
 
@@ -267,10 +286,16 @@ class _Maker:
             and (wanted.addresses is None or held.address.lower() in wanted.addresses)
         )
 
-    def _replaced(self, member: Member) -> Held | None:
-        """Of the certificates that are meant, the mailbox's own that lasts longest."""
+    def _replaced(self, member: Member) -> list[Held]:
+        """Of the certificates that are meant, the mailbox's own that lasts longest; of two kinds one each."""
         found = self._held.pop(member.address, [])
-        return max(found, key=lambda held: (held.principal == member.principal, held.not_after), default=None)
+        found.sort(key=lambda held: (held.principal == member.principal, held.not_after), reverse=True)
+        mine = [held for held in found if held.principal == member.principal] or found[:1]
+        kinds: dict[KeyUsageKind, Held] = {}
+        for held in mine:
+            kinds.setdefault(held.usage, held)
+        pair = [kinds[usage] for usage in usages_of("dual") if usage in kinds]
+        return [kinds[KeyUsageKind.DUAL]] if KeyUsageKind.DUAL in kinds else pair
 
 
 def _exclusion_by_name(config: Config, address: str) -> str | None:

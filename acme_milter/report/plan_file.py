@@ -67,6 +67,8 @@ def write(plan: Plan, out: IO[str]) -> None:
         line = {"address": item.address, "authority": item.authority, "principal": item.principal}
         if item.replaces_id is not None:
             line |= {"replaces": item.replaces_id, "serial": item.serial or ""}
+        if item.also_replaces_id is not None:
+            line["also_replaces"] = item.also_replaces_id
         out.write((",\n" if number else "\n") + json.dumps(line, ensure_ascii=False))
     out.write("\n]\n}\n")
 
@@ -141,11 +143,14 @@ def _items(found: list[object]) -> Iterator[PlanItem]:
     for number, one in enumerate(found, start=1):
         given: dict[str, object] = one if isinstance(one, dict) else {}
         address, authority, principal = (_text(given.get(name)) for name in ("address", "authority", "principal"))
-        replaces = _text(given.get("replaces"))
-        plain = (address + authority + replaces).isprintable()  # they are shown on terminals, and put into a store
+        replaces, also = _text(given.get("replaces")), _text(given.get("also_replaces"))
+        plain = (
+            address + authority + replaces + also
+        ).isprintable()  # they are shown on terminals, and put into a store
         if "@" not in address or not authority or not principal or ("replaces" in given and not replaces) or not plain:
             raise PlanFault(f"mailbox {number} wants address, authority and principal, and perhaps replaces, as text")
-        yield PlanItem(address, authority, principal, replaces or None, _text(given.get("serial")) or None)
+        serial = _text(given.get("serial"))
+        yield PlanItem(address, authority, principal, replaces or None, serial or None, also or None)
 
 
 def _text(value: object) -> str:
@@ -169,6 +174,7 @@ def _share(share: AuthorityShare) -> dict[str, object]:
     return {
         "authority": share.name,
         "mailboxes": share.number,
+        "orders": share.orders,
         "in_flight": share.pace.in_flight,
         "orders_per_hour": share.pace.orders_per_hour,
         "mails_per_hour": share.pace.mails_per_hour,

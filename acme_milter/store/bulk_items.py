@@ -35,7 +35,10 @@ UNDER_WAY = frozenset({Outcome.OPEN, Outcome.RETRYING})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BulkItem:
-    """One mailbox of a run. ``position`` is its place in the plan, ``principal`` whose it was then."""
+    """One mailbox of a run. ``position`` is its place in the plan, ``principal`` whose it was then.
+
+    ``also_replaces_id`` is the second certificate to be replaced, where it has one to sign and one to encrypt.
+    """
 
     run_id: str
     address: str
@@ -44,6 +47,7 @@ class BulkItem:
     authority: str
     principal: str
     replaces_id: str | None
+    also_replaces_id: str | None = None
     enrollment_id: str | None = None
     outcome: Outcome = Outcome.WAITING
     reason: str | None = None
@@ -70,6 +74,7 @@ def add_items(connection: sa.Connection, added: Sequence[BulkItem]) -> None:
             "authority": item.authority,
             "principal": item.principal,
             "replaces_id": item.replaces_id,
+            "also_replaces_id": item.also_replaces_id,
             "enrollment_id": item.enrollment_id,
             "outcome": item.outcome.value,
             "reason": item.reason,
@@ -113,15 +118,28 @@ _WAITING = (
         items.c.run_id == sa.bindparam("wanted"),
         items.c.outcome == Outcome.WAITING.value,
         items.c.authority == sa.bindparam("with_authority"),
+        items.c.position > sa.bindparam("after"),
     )
     .order_by(items.c.position)
     .limit(sa.bindparam("limit"))
 )
 
 
-def waiting(connection: sa.Connection, run_id: str, authority: str, limit: int) -> list[BulkItem]:
-    """Items whose turn has not come yet, in the order of the plan."""
-    rows = connection.execute(_WAITING, {"wanted": run_id, "with_authority": authority, "limit": limit})
+def waiting(connection: sa.Connection, run_id: str, authority: str, limit: int, *, after: int = -1) -> list[BulkItem]:
+    """Items whose turn has not come yet, in the order of the plan, from the first one ``after`` that position."""
+    asked = {"wanted": run_id, "with_authority": authority, "limit": limit, "after": after}
+    rows = connection.execute(_WAITING, asked)
+    return [BulkItem(**(row._asdict() | {"outcome": Outcome(row.outcome)})) for row in rows]
+
+
+def named(connection: sa.Connection, run_id: str, addresses: Collection[str]) -> list[BulkItem]:
+    """Those of ``addresses`` (some hundreds at most) whose turn has not come yet, in the order of the plan."""
+    query = (
+        sa.select(items)
+        .where(items.c.run_id == run_id, items.c.address.in_(addresses), items.c.outcome == Outcome.WAITING.value)
+        .order_by(items.c.position)
+    )
+    rows = connection.execute(query)
     return [BulkItem(**(row._asdict() | {"outcome": Outcome(row.outcome)})) for row in rows]
 
 
@@ -131,6 +149,12 @@ def authorities_with(connection: sa.Connection, run_id: str, outcomes: Collectio
         sa.select(items.c.authority).where(items.c.run_id == run_id, _outcome_in(outcomes)).distinct()
     )
     return set(found.scalars())
+
+
+def also_replaced(connection: sa.Connection, run_id: str, address: str) -> str | None:
+    """The second certificate that the run is to replace for the mailbox."""
+    wanted = sa.select(items.c.also_replaces_id).where(items.c.run_id == run_id, items.c.address == address)
+    return connection.execute(wanted).scalar()
 
 
 def has(connection: sa.Connection, run_id: str, outcomes: Collection[Outcome]) -> bool:

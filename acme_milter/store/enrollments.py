@@ -56,12 +56,14 @@ def open_new(
     enrollment_id: str | None = None,
     last_error: str | None = None,
     usage: KeyUsageKind = KeyUsageKind.DUAL,
+    key_id: str | None = None,
 ) -> Enrollment:
     """Insert and return a PLANNED enrollment, due at ``next_attempt_at`` (default: now). Raises AlreadyOpen.
 
     ``principal``: whose certificate it is to be, the address itself when nobody is known. ``replaces_id``: the
     certificate it is to take the place of.
-    ``last_error``: what became of the order before it, where this is a successor.
+    ``last_error``: what became of the order before it, where this is a successor. ``key_id``: of a request that its
+    mailbox has brought.
     """
     fresh = Enrollment(
         id=enrollment_id or uuid.uuid4().hex,
@@ -79,6 +81,7 @@ def open_new(
         next_attempt_at=next_attempt_at or now,
         last_error=last_error,
         usage=usage,
+        key_id=key_id,
     )
     if find_open(connection, address, authority) is not None:
         raise AlreadyOpen(address)
@@ -170,6 +173,35 @@ def release(connection: sa.Connection, enrollment_id: str, *, owner: str) -> Non
 def count_again(connection: sa.Connection, enrollment_id: str, at: datetime) -> None:
     """Its order is asked for once more: from now on it counts from here. Its lease keeps others from it."""
     connection.execute(table.update().where(table.c.id == enrollment_id).values(counted_at=at))
+
+
+def bring_key(
+    connection: sa.Connection,
+    waiting: Enrollment,
+    key_id: str,
+    *,
+    usage: KeyUsageKind,
+    replaces_id: str | None,
+    now: datetime,
+) -> bool:
+    """Give a planned one the key of a brought request, and have it due. False: it has moved on since it was read.
+
+    The request decides for which use it is, and so what it is to take the place of.
+    """
+    written = connection.execute(
+        table.update()
+        .where(table.c.id == waiting.id, table.c.version == waiting.version, table.c.state == State.PLANNED.value)
+        .values(
+            key_id=key_id,
+            usage=usage.value,
+            replaces_id=replaces_id,
+            version=waiting.version + 1,
+            next_attempt_at=now,
+            attempts=0,
+            last_error=None,
+        )
+    )
+    return written.rowcount == 1
 
 
 def put_off(connection: sa.Connection, enrollment_id: str, *, owner: str, until: datetime) -> None:

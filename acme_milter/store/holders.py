@@ -7,6 +7,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.store.schema import certificate, enrollment, renewal
 from acme_milter.store.tallies import ACTIVE, OPEN
 
@@ -32,13 +33,25 @@ class Expiring:
 
 
 def ends(connection: sa.Connection, now: datetime) -> dict[str, End]:
-    """By address, the valid certificate in use that lasts longest."""
+    """By address, the valid certificate in use that lasts longest; of two for one use each, the one that ends first."""
     rows = connection.execute(
-        sa.select(enrollment.c.address, enrollment.c.not_after, enrollment.c.authority)
+        sa.select(enrollment.c.address, enrollment.c.not_after, enrollment.c.authority, enrollment.c.usage)
         .where(ACTIVE, enrollment.c.not_after > now)
         .order_by(enrollment.c.not_after)
     )
-    return {row.address: End(row.not_after, row.authority) for row in rows}
+    whole: dict[str, End] = {}
+    halves: dict[str, dict[str, End]] = {}
+    for row in rows:
+        end = End(row.not_after, row.authority)
+        if row.usage == KeyUsageKind.DUAL:
+            whole[row.address] = end
+        else:
+            halves.setdefault(row.address, {})[row.usage] = end
+    for address, of_usage in halves.items():
+        first = min(of_usage.values(), key=lambda end: end.not_after)
+        if address not in whole or (len(of_usage) > 1 and first.not_after > whole[address].not_after):
+            whole[address] = first
+    return whole
 
 
 def expiring(connection: sa.Connection, after: datetime, until: datetime) -> Iterator[Expiring]:
@@ -47,6 +60,11 @@ def expiring(connection: sa.Connection, after: datetime, until: datetime) -> Ite
     open_one = sa.exists().where(
         successor.c.address == enrollment.c.address,
         sa.text(OPEN.text.replace("enrollment.", "successor.")),
+        sa.or_(
+            successor.c.usage == enrollment.c.usage,
+            successor.c.usage == KeyUsageKind.DUAL.value,
+            enrollment.c.usage == KeyUsageKind.DUAL.value,
+        ),
     )
     rows = connection.execute(
         sa.select(

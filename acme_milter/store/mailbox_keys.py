@@ -32,3 +32,21 @@ def insert(connection: sa.Connection, key: StoredMailboxKey) -> None:
 def get(connection: sa.Connection, key_id: str) -> StoredMailboxKey:
     """Raises sqlalchemy.exc.NoResultFound: a referenced key that is not there is a damaged store."""
     return StoredMailboxKey(**connection.execute(sa.select(table).where(table.c.id == key_id)).one()._asdict())
+
+
+def with_public_key(connection: sa.Connection, spki: bytes) -> list[StoredMailboxKey]:
+    """Every row with this public key (DER), whosever it is; the newest first."""
+    rows = connection.execute(sa.select(table).where(table.c.spki == spki).order_by(table.c.created_at.desc()))
+    return [StoredMailboxKey(**row._asdict()) for row in rows]
+
+
+def destroy(connection: sa.Connection, key_id: str, now: datetime) -> bool:
+    """Overwrite the sealed key. False: it was not here, or is destroyed already."""
+    key = get(connection, key_id)
+    if not key.sealed_key or key.destroyed_at is not None:
+        return False
+    row = table.update().where(table.c.id == key_id)
+    # First with as many zeros: SQLite writes them over the old octets, where a shorter value would leave those lying.
+    connection.execute(row.values(sealed_key=bytes(len(key.sealed_key))))
+    connection.execute(row.values(sealed_key=b"", destroyed_at=now))
+    return True

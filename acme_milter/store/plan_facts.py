@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a plan for many mailboxes rests on, each fact in one query over all of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from acme_milter.certificate.usage import KeyUsageKind
+from acme_milter.enrollment.kinds import covers
 from acme_milter.enrollment.model import BACKGROUND_CAUSES, OPEN_STATES, Cause, State
+from acme_milter.enrollment.staging import is_staging
 from acme_milter.store.schema import certificate, enrollment
 
 AT_ONCE = 2000
@@ -27,6 +30,17 @@ class Held:
     serial: str
     not_before: datetime
     not_after: datetime
+    usage: KeyUsageKind = KeyUsageKind.DUAL
+
+
+@dataclass(frozen=True, slots=True)
+class Certified:
+    """Who has what: ``covered`` by address whose certificates sign and encrypt, ``partly`` by address and principal
+    what there is where one of two is missing.
+    """
+
+    covered: Mapping[str, frozenset[str]]
+    partly: Mapping[tuple[str, str], frozenset[KeyUsageKind]]
 
 
 _HELD = (
@@ -38,6 +52,7 @@ _HELD = (
         certificate.c.serial,
         certificate.c.not_before,
         certificate.c.not_after,
+        certificate.c.usage,
     )
     .select_from(enrollment.join(certificate, certificate.c.id == enrollment.c.certificate_id))
     .where(enrollment.c.state == State.ACTIVE.value)
@@ -48,7 +63,7 @@ def active_certificates(connection: sa.Connection, wanted: sa.ColumnElement[bool
     """Every active certificate, read as it is consumed."""
     chosen = _HELD if wanted is None else _HELD.where(wanted)
     for row in connection.execute(chosen.execution_options(yield_per=AT_ONCE)):
-        yield Held(*row)
+        yield Held(*row[:-1], KeyUsageKind(row.usage))
 
 
 def active_of(connection: sa.Connection, addresses: list[str]) -> dict[str, list[Held]]:
@@ -59,18 +74,28 @@ def active_of(connection: sa.Connection, addresses: list[str]) -> dict[str, list
     return found
 
 
-def has_certificate(connection: sa.Connection, now: datetime) -> dict[str, frozenset[str]]:
-    """Mailboxes with an active certificate that is valid still, and whose it is."""
+def certified(connection: sa.Connection, now: datetime) -> Certified:
+    """Mailboxes with active certificates that are valid still, and whose they are."""
     rows = connection.execute(
-        sa.select(enrollment.c.address, enrollment.c.principal)
+        sa.select(enrollment.c.address, enrollment.c.principal, enrollment.c.usage, enrollment.c.authority)
         .where(enrollment.c.state == State.ACTIVE.value, enrollment.c.not_after > now)
         .execution_options(yield_per=AT_ONCE)
     )
-    found: dict[str, frozenset[str]] = {}
-    for address, principal in rows:
-        known = found.get(address)
-        found[address] = frozenset({principal}) if known is None else known | {principal}
-    return found
+    covered: dict[str, frozenset[str]] = {}
+    partly: dict[tuple[str, str], frozenset[KeyUsageKind]] = {}
+    for address, principal, word, authority in rows:
+        if is_staging(authority):
+            continue
+        usage = KeyUsageKind(word)
+        if usage is not KeyUsageKind.DUAL:
+            there = partly.get((address, principal), frozenset()) | {usage}
+            partly[address, principal] = there
+            if not covers(there):
+                continue
+        partly.pop((address, principal), None)
+        known = covered.get(address)
+        covered[address] = frozenset({principal}) if known is None else known | {principal}
+    return Certified(covered, partly)
 
 
 def open_orders(connection: sa.Connection) -> set[tuple[str, str]]:

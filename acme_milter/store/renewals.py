@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.enrollment.renewal import day_of
 from acme_milter.store.schema import certificate, enrollment
 from acme_milter.store.schema import renewal as table
@@ -51,6 +52,7 @@ class Due:
     urgent_at: datetime
     not_before: datetime
     not_after: datetime
+    usage: KeyUsageKind = KeyUsageKind.DUAL
 
 
 _COLUMNS = [table.c[name] for name in Renewal.__dataclass_fields__]
@@ -63,6 +65,7 @@ _DUE_COLUMNS = [
     table.c.urgent_at,
     certificate.c.not_before,
     certificate.c.not_after,
+    certificate.c.usage,
 ]
 # In these very words: the partial index ix_enrollment_active is of use only to who asks in its own.
 _ACTIVE = sa.text("enrollment.state = 'active'")
@@ -146,7 +149,7 @@ def _due(
         .order_by(order)
         .limit(limit)
     )
-    return [Due(**row._asdict()) for row in rows]
+    return [Due(**(row._asdict() | {"usage": KeyUsageKind(row.usage)})) for row in rows]
 
 
 def number_due(connection: sa.Connection, authority: str, after: datetime, until: datetime) -> int:

@@ -9,7 +9,11 @@ import sqlalchemy as sa
 from acme_milter.eventlog import Event
 from acme_milter.store import audit
 from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.schema import certificate as certificate_table
 from acme_milter.store.schema import revocation as table
+
+KEY_COMPROMISE = 1
+"""RFC 5280 §5.3.1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,16 @@ def ask(connection: sa.Connection, certificate: StoredCertificate, reason: int, 
 def get(connection: sa.Connection, certificate_id: str) -> Revocation | None:
     row = connection.execute(sa.select(table).where(table.c.certificate_id == certificate_id)).first()
     return None if row is None else Revocation(**row._asdict())
+
+
+def is_compromised(connection: sa.Connection, key_id: str) -> bool:
+    """Whether a certificate with this key was revoked, or is to be, because the key is not secret any more."""
+    query = (
+        sa.select(sa.literal(1))
+        .select_from(certificate_table.join(table, table.c.certificate_id == certificate_table.c.id))
+        .where(certificate_table.c.key_id == key_id, table.c.reason == KEY_COMPROMISE)
+    )
+    return connection.execute(query).first() is not None
 
 
 def authorities_due(connection: sa.Connection, now: datetime) -> list[str]:

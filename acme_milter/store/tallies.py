@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.enrollment.model import OPEN_STATES, State
 from acme_milter.store.schema import (
     bulk_item,
@@ -24,12 +25,37 @@ from acme_milter.store.schema import (
 
 # Written out, not bound: a partial index serves only a condition that can be seen to be its own.
 ACTIVE = sa.text(f"enrollment.state = '{State.ACTIVE}'")
+_ONE_PURPOSE = sa.text(f"enrollment.state = '{State.ACTIVE}' AND enrollment.usage <> '{KeyUsageKind.DUAL}'")
 OPEN = sa.text("enrollment.state IN ({})".format(", ".join(f"'{state}'" for state in sorted(OPEN_STATES))))
 
 
 def with_certificate(connection: sa.Connection, now: datetime) -> set[str]:
-    """Addresses with a valid certificate in use. What another person had there is out of use (worker.leaving)."""
-    return _one_string(connection, enrollment.c.address, ACTIVE, enrollment.c.not_after > now)
+    """Addresses with a valid certificate in use, or with two where it takes two to sign and be written to.
+
+    What another person had there is out of use (worker.leaving).
+    """
+    found = _one_string(connection, enrollment.c.address, ACTIVE, enrollment.c.not_after > now)
+    return found - _with_one_of_two(connection, now)
+
+
+def _with_one_of_two(connection: sa.Connection, now: datetime) -> set[str]:
+    """By the index of those that do one thing only: nothing to look at where a certificate does both."""
+    both = enrollment.alias("both")
+    halves = (
+        sa.select(enrollment.c.address)
+        .where(_ONE_PURPOSE, enrollment.c.not_after > now)
+        .where(
+            ~sa.exists().where(
+                both.c.address == enrollment.c.address,
+                sa.text(f"both.state = '{State.ACTIVE}'"),
+                both.c.usage == KeyUsageKind.DUAL.value,
+                both.c.not_after > now,
+            )
+        )
+        .group_by(enrollment.c.address)
+        .having(sa.func.count(sa.distinct(enrollment.c.usage)) == 1)
+    )
+    return set(connection.execute(halves).scalars())
 
 
 def with_open_enrollment(connection: sa.Connection) -> set[str]:

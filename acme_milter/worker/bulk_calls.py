@@ -65,10 +65,10 @@ class BulkCalls:
         return guarded
 
     def _open(self, header: dict[str, object]) -> dict[str, object]:
-        """``run``: an id that the command made. ``items``: [address, authority, principal, replaces or null] each, at
-        most bulk_items.AT_ONCE; ``start``: the place of the first one in the plan. With ``limit`` only so many are
-        taken, and only those that can be ordered now. ``last``: the run is complete and begins. ``kind``,
-        ``description``, ``revoke`` (a number) are those of the plan. May be sent twice.
+        """``run``: an id that the command made. ``items``: [address, authority, principal, replaces or null, also
+        replaces or null] each, at most bulk_items.AT_ONCE; ``start``: the place of the first one in the plan. With
+        ``limit`` only so many are taken, and only those that can be ordered now. ``last``: the run is complete and
+        begins. ``kind``, ``description``, ``revoke`` (a number) are those of the plan. May be sent twice.
         """
         run = _run_of(header, self._clock())
         items = _items_of(header, run.id)
@@ -198,7 +198,8 @@ def _skipped(item: BulkItem, reason: str | None, now: datetime) -> BulkItem:
         return item
     return BulkItem(
         run_id=item.run_id, address=item.address, position=item.position, domain=item.domain, authority=item.authority,
-        principal=item.principal, replaces_id=item.replaces_id, outcome=Outcome.SKIPPED, reason=reason, ended_at=now,
+        principal=item.principal, replaces_id=item.replaces_id, also_replaces_id=item.also_replaces_id,
+        outcome=Outcome.SKIPPED, reason=reason, ended_at=now,
     )  # fmt: skip
 
 
@@ -222,7 +223,8 @@ def _run_of(header: dict[str, object], now: datetime) -> BulkRun:
 def _items_of(header: dict[str, object], run_id: str) -> list[BulkItem]:
     start = header.get("start")
     items = []
-    for number, (address, authority, principal, replaces) in enumerate(cast("list[list[str]]", header.get("items"))):
+    for number, given in enumerate(cast("list[list[str]]", header.get("items"))):
+        address, authority, principal, replaces = given[:4]
         items.append(
             BulkItem(
                 run_id=run_id,
@@ -232,6 +234,7 @@ def _items_of(header: dict[str, object], run_id: str) -> list[BulkItem]:
                 authority=authority,
                 principal=principal,
                 replaces_id=replaces,
+                also_replaces_id=given[4] if len(given) > 4 else None,  # an older command sends four
             )
         )
     return items

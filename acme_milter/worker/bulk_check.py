@@ -7,9 +7,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.member import Member
 from acme_milter.config.schema import Config
 from acme_milter.config.sources import LIST
+from acme_milter.enrollment.kinds import covers, missing, usages_of
+from acme_milter.enrollment.staging import is_staging
 from acme_milter.mailboxes.record import is_wanted
 from acme_milter.store import mailboxes, plan_facts
 from acme_milter.store.bulk_items import BulkItem
@@ -77,12 +80,30 @@ class BulkCheck:
     def _certificate_obstacle(self, item: BulkItem, member: Member) -> str | None:
         if member.principal != item.principal:
             return "the mailbox was given to another person since the plan was made"
-        if (member.address, item.authority) in self.open_orders:
+        policy = self.config.policy_for(member.address)
+        listed = (item.authority,) if policy is None else policy.authorities
+        if any((member.address, authority) in self.open_orders for authority in listed):
             return "an order is open already"
         held = self.held.get(member.address, ())
         if item.replaces_id is not None:
             if not any(one.certificate_id == item.replaces_id for one in held):
                 return "the certificate that it was to replace is not active any more"
-        elif any(one.principal == member.principal and one.not_after > self.now for one in held):
+        elif covers(self._has(member)):
             return "has a valid certificate already"
         return None
+
+    def usage(self, item: BulkItem) -> KeyUsageKind:
+        """What its first order's certificate is to be for: what it lacks, or what the replaced one was for."""
+        member = self.config.member(item.address)
+        policy = None if member is None else self.config.policy_for(member.address)
+        if member is None or policy is None:
+            return KeyUsageKind.DUAL
+        wanted = usages_of(policy.certificate.layout)
+        replaced = [one.usage for one in self.held.get(member.address, ()) if one.certificate_id == item.replaces_id]
+        if replaced and replaced[0] in wanted:
+            return replaced[0]
+        return next(iter(() if replaced else missing(wanted, self._has(member))), wanted[0])
+
+    def _has(self, member: Member) -> frozenset[KeyUsageKind]:
+        mine = (one for one in self.held.get(member.address, ()) if one.principal == member.principal)
+        return frozenset(one.usage for one in mine if one.not_after > self.now and not is_staging(one.authority))

@@ -6,7 +6,7 @@ All that it knows is in the store, so that nothing is lost with the process, and
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ from acme_milter.store.bulk_runs import BulkRun, RunState
 from acme_milter.store.database import Database
 from acme_milter.worker.bulk_check import BulkCheck
 from acme_milter.worker.bulk_settler import BulkSettler
+from acme_milter.worker.choice import Choosing, Standings, choose
 
 EVERY = timedelta(seconds=1)
 AT_ONCE = 100
@@ -44,6 +45,7 @@ class BulkFeeder:
         clock: Callable[[], datetime],
         places: Callable[[sa.Connection, datetime], Mapping[str, int]],
         work_is_due: Callable[[], None],
+        choosing: Choosing | None = None,
     ) -> None:
         """``places``: how many more enrollments each authority may see begin now."""
         self._config = config
@@ -51,6 +53,7 @@ class BulkFeeder:
         self._clock = clock
         self._places = places
         self._work_is_due = work_is_due
+        self._choosing = choosing or Choosing(config)
         self._settler = BulkSettler(database, clock)
 
     def feed(self) -> None:
@@ -76,11 +79,19 @@ class BulkFeeder:
     def _feed_run(self, run: BulkRun) -> int:
         config, opened = self._config(), 0
         stopped = dict(run.stopped)
+        with self._database.read() as connection:
+            standings = self._choosing.standings(connection, self._clock())
+            broken = {name for name, standing in standings.items() if not standing.is_usable()}
+            others_stand_in = any(bulk_items.waiting(connection, run.id, name, 1) for name in broken)
         for name, authority in config.authorities.items():
-            if name not in stopped and (reason := self._reason_to_stop(run, name, authority.limits)):
+            stands_in = others_stand_in and name not in broken
+            if name not in stopped and (reason := self._reason_to_stop(run, name, authority.limits, stands_in)):
                 stopped[name] = reason
                 self._stop(run, name, stopped)
-            if name not in stopped:
+        for name in config.authorities.keys() - stopped.keys():
+            if name in broken:
+                opened += self._feed_elsewhere(config, run, name, set(stopped))
+            else:
                 opened += self._feed_authority(config, run, name)
         if stopped:
             self._stop_whole(run, set(config.authorities) - stopped.keys(), stopped)
@@ -88,13 +99,14 @@ class BulkFeeder:
             self._skip_unconfigured(config, run)
         return opened
 
-    def _reason_to_stop(self, run: BulkRun, authority: str, limits: AuthorityLimits) -> str | None:
+    def _reason_to_stop(self, run: BulkRun, authority: str, limits: AuthorityLimits, stands_in: bool) -> str | None:
         now = self._clock()
         # A run that a clock was ahead for when it began would count nothing.
         since = max(now - HOUR, run.counted_from) if run.counted_from <= now else now - HOUR
         with self._database.read() as connection:
             failed = budgets.failed(connection, authority, since)
-            if failed < limits.failed_per_hour or not bulk_items.waiting(connection, run.id, authority, 1):
+            wanted = stands_in or bulk_items.waiting(connection, run.id, authority, 1)
+            if failed < limits.failed_per_hour or not wanted:
                 return None
         return f"{failed} orders failed within an hour (authorities.{authority}.limits.failed_per_hour)"
 
@@ -142,9 +154,41 @@ class BulkFeeder:
                 opened += self._open_some(connection, config, run, items, room)
         return opened
 
+    def _feed_elsewhere(self, config: Config, run: BulkRun, name: str, stopped: set[str]) -> int:
+        """Items of an authority that cannot be used go where their policies say instead. The plan stays as it is."""
+        opened, after = 0, -1
+        for _ in range(ROUNDS):
+            with self._database.read() as connection:
+                page = bulk_items.waiting(connection, run.id, name, AT_ONCE, after=after)
+                standings = self._choosing.standings(connection, self._clock())
+                shares = _by_choice(config, page, standings)
+                rooms = {target: self._room(connection, target) for target in shares.keys() - stopped}
+            for target, room in rooms.items():
+                if room > 0:
+                    opened += self._open_share(config, run, {item.address for item in shares[target]}, name, target)
+            if len(page) < AT_ONCE:
+                break
+            after = page[-1].position
+        return opened
+
+    def _open_share(self, config: Config, run: BulkRun, addresses: set[str], name: str, target: str) -> int:
+        with self._database.write() as connection:
+            current = bulk_runs.get(connection, run.id)
+            if current is None or current.state is not RunState.RUNNING:
+                return 0
+            items = [one for one in bulk_items.named(connection, run.id, addresses) if one.authority == name]
+            return self._open_some(connection, config, run, items, self._room(connection, target), target)
+
     def _open_some(
-        self, connection: sa.Connection, config: Config, run: BulkRun, items: list[BulkItem], room: int
+        self,
+        connection: sa.Connection,
+        config: Config,
+        run: BulkRun,
+        items: list[BulkItem],
+        room: int,
+        authority: str | None = None,
     ) -> int:
+        """``authority``: instead of the plan's."""
         now, opened = self._clock(), 0
         check = BulkCheck.of(connection, config, now, items)
         for item in items:
@@ -165,11 +209,12 @@ class BulkFeeder:
                     enrollment_id=fresh_id,
                     address=member.address,
                     principal=member.principal,
-                    authority=item.authority,
+                    authority=authority or item.authority,
                     now=now,
                     cause=Cause.BULK,
                     replaces_id=item.replaces_id,
                     bulk_run_id=run.id,
+                    usage=check.usage(item),
                 )
                 audit.record(
                     connection, Event.ENROLLMENT_OPENED, at=now, enrollment_id=fresh_id, address=member.address
@@ -198,3 +243,16 @@ class BulkFeeder:
             states = {RunState.RUNNING, RunState.PAUSED, RunState.STOPPED}
             if bulk_runs.move(connection, run.id, to=RunState.DONE, of=states, now=self._clock()):
                 log_event(Event.BULK_DONE, run=run.id)
+
+
+def _by_choice(config: Config, items: Iterable[BulkItem], standings: Standings) -> dict[str, list[BulkItem]]:
+    """By the authority that each one's order goes to just now; without a policy to its own, which says what is wrong."""
+    found: dict[str, list[BulkItem]] = {}
+    for item in items:
+        policy = config.policy_for(item.address)
+        listed = policy is not None and item.authority in policy.authorities
+        target = (
+            choose(policy.authorities, standings, at=item.authority).authority if policy and listed else item.authority
+        )
+        found.setdefault(target, []).append(item)
+    return found

@@ -6,7 +6,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from acme_milter.enrollment.model import State
+from acme_milter.certificate.usage import KeyUsageKind
+from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import Superseded, advance
 from acme_milter.store import bulk_items, bulk_runs, certificates, enrollments, revocations
 from acme_milter.store.bulk_items import BulkItem, Ended, Outcome
@@ -40,16 +41,27 @@ class BulkSettler:
                 return
 
     def _settle_one(self, connection: sa.Connection, run: BulkRun, ended: Ended) -> None:
+        """Of two certificates the item waits for both, and has failed when either has."""
         now, item = self._clock(), ended.item
-        if ended.state is State.FAILED and ended.successor_id is not None:
+        orders = _orders_of(connection, run, item)
+        going_on = next((one for one in orders if one.is_open), None)
+        broken = next((one for one in orders if _has_failed(one)), None)
+        if going_on is not None and not (ended.state is State.FAILED and ended.successor_id == going_on.id):
+            bulk_items.set_outcome(connection, item, Outcome.OPEN, now=now, enrollment_id=going_on.id)
+        elif ended.state is State.FAILED and ended.successor_id is not None:
             bulk_items.set_outcome(
                 connection, item, Outcome.RETRYING, now=now, reason=ended.last_error, enrollment_id=ended.successor_id
             )
         elif ended.state in {State.FAILED, State.CANCELLED}:
             reason = ended.last_error or ended.state.value
             bulk_items.set_outcome(connection, item, Outcome.FAILED, now=now, reason=reason)
-        elif bulk_items.set_outcome(connection, item, Outcome.ACTIVE, now=now) and item.replaces_id is not None:
-            self._put_away(connection, run, item.replaces_id)
+            self.revoke_superseded(connection, run, item)
+        elif broken is not None:
+            bulk_items.set_outcome(connection, item, Outcome.FAILED, now=now, reason=broken.last_error)
+            self.revoke_superseded(connection, run, item)
+        elif bulk_items.set_outcome(connection, item, Outcome.ACTIVE, now=now):
+            for certificate_id in _replaced(item):
+                self._put_away(connection, run, certificate_id)
 
     def _put_away(self, connection: sa.Connection, run: BulkRun, certificate_id: str) -> None:
         """What was replaced is superseded, by whichever authority it was; then, and never before, revoked."""
@@ -66,11 +78,32 @@ class BulkSettler:
 
         Nobody has compared the plan with the store yet: it may be another store's, or name a certificate of others.
         """
-        if run.revoke_reason is None or item.replaces_id is None:
-            return
-        old = certificates.find(connection, item.replaces_id)
-        if old is None or old.address != item.address:
-            return
-        enrollment = enrollments.get(connection, old.enrollment_id)
-        if enrollment is not None and enrollment.state is State.SUPERSEDED:
-            revocations.ask(connection, old, run.revoke_reason, self._clock(), f"bulk run {run.id}")
+        for certificate_id in _replaced(item) if run.revoke_reason is not None else ():
+            old = certificates.find(connection, certificate_id)
+            if old is None or old.address != item.address or run.revoke_reason is None:
+                continue
+            enrollment = enrollments.get(connection, old.enrollment_id)
+            if enrollment is not None and enrollment.state is State.SUPERSEDED:
+                revocations.ask(connection, old, run.revoke_reason, self._clock(), f"bulk run {run.id}")
+
+
+def _replaced(item: BulkItem) -> list[str]:
+    return [one for one in (item.replaces_id, item.also_replaces_id) if one is not None]
+
+
+def _orders_of(connection: sa.Connection, run: BulkRun, item: BulkItem) -> list[Enrollment]:
+    """The run's newest order of each kind for the mailbox; where one certificate does both, there is nothing to ask."""
+    if item.enrollment_id is None:
+        return []
+    waited_for = enrollments.get(connection, item.enrollment_id)
+    if waited_for is None or waited_for.usage is KeyUsageKind.DUAL:
+        return []
+    newest: dict[KeyUsageKind, Enrollment] = {}
+    for one in enrollments.of_mailbox(connection, item.address):
+        if one.bulk_run_id == run.id:
+            newest.setdefault(one.usage, one)
+    return list(newest.values())
+
+
+def _has_failed(enrollment: Enrollment) -> bool:
+    return enrollment.state in {State.FAILED, State.CANCELLED} and enrollment.successor_id is None

@@ -6,10 +6,12 @@ from datetime import datetime
 from typing import cast
 
 from acme_milter.config.schema import Config
-from acme_milter.enrollment.model import State
+from acme_milter.enrollment.kinds import in_use, opening_of, usages_of
+from acme_milter.enrollment.model import Cause
 from acme_milter.eventlog import Event, log_event
 from acme_milter.store import audit, enrollments
 from acme_milter.store.database import Database
+from acme_milter.worker.choice import Choosing
 
 AT_ONCE = 100
 """Enrollments in one transaction: a challenge mail's commit must not wait longer than a fraction of a second."""
@@ -25,11 +27,13 @@ class Enrolling:
         database: Database,
         clock: Callable[[], datetime],
         work_is_due: Callable[[], None],
+        choosing: Choosing | None = None,
     ) -> None:
         self._config = config
         self._database = database
         self._clock = clock
         self._work_is_due = work_is_due
+        self._choosing = choosing or Choosing(config)
 
     def answer(self, header: dict[str, object]) -> dict[str, object]:
         """``addresses``: at most some thousands. ``again``: even where a certificate is active."""
@@ -54,23 +58,28 @@ class Enrolling:
                 if member is None or policy is None:
                     results.append({"address": address, "outcome": "not-managed", "id": None})
                     continue
-                mailbox, authority = member.address, policy.authorities[0]
-                known = [e for e in enrollments.of_mailbox(connection, mailbox) if e.authority == authority]
+                mailbox, now = member.address, self._clock()
+                authority = self._choosing.for_new(connection, policy, now, Cause.ASKED)
+                # One order is enough, and so is one certificate, whichever authority of its list it comes from.
+                listed = [e for e in enrollments.of_mailbox(connection, mailbox) if e.authority in policy.authorities]
+                known = sorted(listed, key=lambda e, chosen=authority: e.authority != chosen)  # type: ignore[misc]  # mypy cannot tell a lambda's default
                 open_one = next((e for e in known if e.is_open), None)
-                active = next((e for e in known if e.state is State.ACTIVE and e.principal == member.principal), None)
+                held = in_use(known, {member.principal})
+                opening = opening_of(usages_of(policy.certificate.layout), held, again=again)
                 if open_one is not None:
                     results.append({"address": mailbox, "outcome": "already-open", "id": open_one.id})
-                elif active is not None and not again:
-                    results.append({"address": mailbox, "outcome": "already-active", "id": active.id})
+                elif opening is None:
+                    first = next(iter(held.values()))
+                    results.append({"address": mailbox, "outcome": "already-active", "id": first.id})
                 else:
-                    now = self._clock()
                     opened = enrollments.open_new(
                         connection,
                         address=mailbox,
                         principal=member.principal,
                         authority=authority,
                         now=now,
-                        replaces_id=None if active is None else active.certificate_id,
+                        replaces_id=opening.replaces_id,
+                        usage=opening.usage,
                     )
                     audit.record(connection, Event.ENROLLMENT_OPENED, at=now, enrollment_id=opened.id, address=mailbox)
                     results.append({"address": mailbox, "outcome": "opened", "id": opened.id})

@@ -13,6 +13,7 @@ from acme_milter.certificate.issued import IssuedCertificate, check_issued
 from acme_milter.certificate.lint import check_lint, lint_is_installed
 from acme_milter.certificate.refusal import CertificateRefused
 from acme_milter.enrollment.backoff import poll_delay
+from acme_milter.enrollment.kinds import in_use, supersedes
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import (
     Activated,
@@ -26,6 +27,9 @@ from acme_milter.eventlog import Event, log_event
 from acme_milter.store import audit, certificates, enrollments, mailbox_keys, renewals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.worker.authorities import AuthorityUnusable
+from acme_milter.worker.chains import ChainRefused, choose_chain
+from acme_milter.worker.delivery_plan import plan_deliveries
+from acme_milter.worker.following import open_next
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.renewer import plan
 from acme_milter.worker.step import OrderDied, Step, check_alive
@@ -68,28 +72,44 @@ class Issuance:
         with self.desk.database.read() as connection:
             key = mailbox_keys.get(connection, enrollment.key_id)
         try:
-            chain_pem = self.desk.client(enrollment).download(enrollment.certificate_url)
+            issued = self._take(enrollment, key.spki)
         except BadAnswer as nonsense:
             if enrollment.attempts < FETCH_ATTEMPTS:
                 raise
             raise OrderDied(f"the certificate is not what was ordered: {nonsense}", again=False) from None
-        try:
-            issued = check_issued(
-                chain_pem,
-                address=enrollment.address,
-                public_key_spki=key.spki,
-                now=self.desk.clock(),
-                trust_roots=self._trust_roots(enrollment),
-            )
-            self._lint(enrollment, issued)
-        except CertificateRefused as refused:
-            self._keep_refused(enrollment, chain_pem, refused)
-            raise OrderDied(f"the certificate is not what was ordered: {refused}", again=False) from None
+        except ChainRefused as error:
+            self._keep_refused(enrollment, error.chain_pem, error.refused)
+            raise OrderDied(f"the certificate is not what was ordered: {error.refused}", again=False) from None
         stored = _stored(enrollment, issued, key.id, self.desk.clock())
         return Step(
             CertificateIssued(certificate_id=stored.id),
             also=lambda connection: certificates.insert(connection, stored),
         )
+
+    def _take(self, enrollment: Enrollment, public_key_spki: bytes) -> IssuedCertificate:
+        """Raises ChainRefused, BadAnswer, and what may pass."""
+        assert enrollment.certificate_url is not None
+
+        def check(chain_pem: bytes) -> IssuedCertificate:
+            issued = check_issued(
+                chain_pem,
+                address=enrollment.address,
+                public_key_spki=public_key_spki,
+                now=self.desk.clock(),
+                trust_roots=self._trust_roots(enrollment),
+                usage=enrollment.usage,
+            )
+            self._lint(enrollment, issued)
+            return issued
+
+        preferred = self.desk.authority(enrollment).preferred_chain
+        issued, is_it = choose_chain(self.desk.client(enrollment), enrollment.certificate_url, check, preferred)
+        if not is_it:
+            log_event(
+                Event.CHAIN_NOT_OFFERED, level=logging.WARNING, rcpt=enrollment.address,
+                authority=enrollment.authority, order=enrollment.id, wanted=preferred,
+            )  # fmt: skip
+        return issued
 
     def _lint(self, enrollment: Enrollment, issued: IssuedCertificate) -> None:
         authority = self.desk.authority(enrollment)
@@ -129,7 +149,12 @@ class Issuance:
         def take_over(connection: sa.Connection) -> None:
             _supersede(connection, enrollment, now)
             assert enrollment.certificate_id is not None
-            plan(connection, self.desk.config(), certificates.get(connection, enrollment.certificate_id), now)
+            config, certificate = self.desk.config(), certificates.get(connection, enrollment.certificate_id)
+            plan(connection, config, certificate, now)
+            plan_deliveries(connection, config, certificate, now)
+            active = enrollments.get(connection, enrollment.id)
+            assert active is not None
+            open_next(connection, self.desk.config(), active, now)
 
         return Step(Activated(), also=take_over)
 
@@ -144,18 +169,22 @@ class Issuance:
 
 
 def _supersede(connection: sa.Connection, enrollment: Enrollment, now: datetime) -> None:
-    """The mailbox's older certificates of this authority, and the one that was to be replaced, are not renewed.
+    """The mailbox's older certificates of this authority, and the one that was to be replaced, are not renewed: those
+    for the same use, and one that signs and encrypts only when a signing and an encrypting one are there.
 
     Another person's are left to `Leaving`: superseded, they would look dealt with, and not be revoked by policy.
     """
-    for other in enrollments.of_mailbox(connection, enrollment.address):
-        if other.principal != enrollment.principal:
-            continue
+    known = [one for one in enrollments.of_mailbox(connection, enrollment.address) if one.id != enrollment.id]
+    mine = [one for one in known if one.principal == enrollment.principal]
+    beside = list(in_use(mine, {enrollment.principal}))
+    for other in mine:
         replaced = enrollment.replaces_id is not None and other.certificate_id == enrollment.replaces_id
         same = other.authority == enrollment.authority or replaced
-        if other.state is State.ACTIVE and same and other.id != enrollment.id:
+        if not same or not supersedes(enrollment.usage, other.usage, beside):
+            continue
+        if other.state is State.ACTIVE:
             enrollments.save(connection, advance(other, Superseded(), now))
-        elif other.state is State.EXPIRED and same and other.certificate_id is not None:
+        elif other.state is State.EXPIRED and other.certificate_id is not None:
             renewals.forget(connection, other.certificate_id)
 
 
@@ -173,4 +202,5 @@ def _stored(enrollment: Enrollment, issued: IssuedCertificate, key_id: str, now:
         not_after=issued.not_after,
         chain_pem=issued.chain_pem,
         stored_at=now,
+        usage=enrollment.usage,
     )

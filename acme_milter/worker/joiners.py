@@ -5,6 +5,7 @@ Whoever keeps the source often lists a person before anybody makes the mailbox: 
 at once, and a day later it is there.
 """
 
+import itertools
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -12,11 +13,13 @@ import sqlalchemy as sa
 
 from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
+from acme_milter.enrollment.kinds import in_use, opening_of, usages_of
 from acme_milter.enrollment.model import Cause
 from acme_milter.eventlog import Event, log_event
 from acme_milter.mailboxes.record import ONCE_ASKED_FOR, CameAs
 from acme_milter.store import audit, enrollments, joiners
 from acme_milter.store.database import Database
+from acme_milter.worker.choice import Choosing, Standings, choose, open_elsewhere
 from acme_milter.worker.renewer import AT_ONCE
 
 RECENT = timedelta(days=2)
@@ -30,7 +33,10 @@ KNOWN_EVERYWHERE = timedelta(seconds=2)
 class Joiners:
     """Remembers who waits, so that a round costs what there is to do."""
 
-    def __init__(self, config: Callable[[], Config], database: Database, clock: Clock) -> None:
+    def __init__(
+        self, config: Callable[[], Config], database: Database, clock: Clock, choosing: Choosing | None = None
+    ) -> None:
+        self._choosing = choosing or Choosing(config)
         self._config = config
         self._database = database
         self._clock = clock
@@ -59,7 +65,12 @@ class Joiners:
     def open_some(self, authority: str, allowance: int) -> int:
         """Open up to ``allowance`` enrollments with the authority; returns how many."""
         config = self._config()
-        chosen = [address for address in self._waiting if _is_for(config, address, authority)][: max(allowance, 0)]
+        if not self._waiting or allowance <= 0:
+            return 0
+        with self._database.read() as connection:
+            standings = self._choosing.standings(connection, self._clock.now())
+        theirs = (address for address in self._waiting if _is_for(config, address, authority, standings))
+        chosen = list(itertools.islice(theirs, allowance))
         opened = 0
         for start in range(0, len(chosen), AT_ONCE):
             now = self._clock.now()
@@ -72,13 +83,14 @@ class Joiners:
         return opened
 
 
-def _is_for(config: Config, address: str, authority: str) -> bool:
+def _is_for(config: Config, address: str, authority: str, standings: Standings) -> bool:
     policy = config.policy_for(address)
     return (
         policy is not None
         and policy.mode == "enforce"
         and policy.joiners == "automatic"
-        and policy.authorities[:1] == (authority,)
+        and authority in policy.authorities
+        and choose(policy.authorities, standings).authority == authority
     )
 
 
@@ -90,8 +102,14 @@ def _waits(connection: sa.Connection, address: str, now: datetime) -> bool:
 
 def _open(connection: sa.Connection, config: Config, address: str, authority: str, now: datetime) -> bool:
     member = config.member(address)
-    if member is None or not _waits(connection, address, now):
+    policy = config.policy_for(address)
+    if member is None or policy is None or not _waits(connection, address, now):
         return False
+    if open_elsewhere(connection, member.address, policy) is not None:
+        return False
+    held = in_use(enrollments.of_mailbox(connection, member.address), {member.principal})
+    opening = opening_of(usages_of(policy.certificate.layout), held, again=True)
+    assert opening is not None  # again
     try:
         opened = enrollments.open_new(
             connection,
@@ -101,6 +119,7 @@ def _open(connection: sa.Connection, config: Config, address: str, authority: st
             cause=Cause.JOINER,
             now=now,
             next_attempt_at=now + KNOWN_EVERYWHERE,
+            usage=opening.usage,
         )
     except enrollments.AlreadyOpen:
         return False

@@ -15,6 +15,8 @@ from acme_milter.enrollment.state_machine import Deferred
 from acme_milter.keys.client import KeydClient
 from acme_milter.store.database import Database
 from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.caa import MayIssue
+from acme_milter.worker.caa import nobody_asked as nobody_asked_caa
 from acme_milter.worker.clock_watch import WRONG
 from acme_milter.worker.delivery_check import MailArrives, nobody_asked
 from acme_milter.worker.step import OrderDied, Step, is_hopeless, words_of
@@ -32,6 +34,7 @@ class OrderDesk:
     authorities: Authorities
     clock: Callable[[], datetime]
     mail_arrives: MailArrives = nobody_asked
+    may_issue: MayIssue = nobody_asked_caa
 
     def client(self, enrollment: Enrollment) -> AcmeClient:
         return self.authorities.client_of(enrollment)
@@ -41,6 +44,12 @@ class OrderDesk:
         if authority is None:
             raise OrderDied(f"authority {enrollment.authority} is not configured any more", again=False)
         return authority
+
+    def profile(self, enrollment: Enrollment) -> str | None:
+        """draft-ietf-acme-profiles: the one that the mailbox's policy names, else the authority's; None: its choice."""
+        policy = self.config().policy_for(enrollment.address)
+        own = None if policy is None else policy.certificate.profile
+        return own or self.authority(enrollment).profile
 
     def authorization(self, enrollment: Enrollment) -> Authorization:
         """RFC 8555 §7.1.6. Raises OrderDied when it has ended without success."""

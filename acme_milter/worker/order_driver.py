@@ -3,28 +3,40 @@
 
 import contextlib
 import uuid
+from datetime import timedelta
 
 import sqlalchemy as sa
 
 from acme_milter.acme.problem import AcmeError, ServerRefused
 from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX, reorder_delay
+from acme_milter.enrollment.gate import CHALLENGE_LIFETIME
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import Deferred, Failed
 from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store import enrollments
+from acme_milter.worker.agreement import wants_agreement
 from acme_milter.worker.authorities import AuthorityUnusable
+from acme_milter.worker.choice import Choosing
+from acme_milter.worker.clock_watch import WRONG
+from acme_milter.worker.custody import brought_key
+from acme_milter.worker.following import open_next
 from acme_milter.worker.issuance import Issuance
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.step import OrderDied, Step
 from acme_milter.worker.validation import Validation
 
+LOOK_AT_KEY = timedelta(seconds=5)
+"""Pause of an order that waits until its account has its next key."""
+
 
 class OrderDriver:
     """Takes steps; holds no state of its own, so any number of threads may share it."""
 
-    def __init__(self, desk: OrderDesk) -> None:
+    def __init__(self, desk: OrderDesk, choosing: Choosing | None = None) -> None:
+        """``choosing``: where the successor of a dead order goes; without it to the same authority."""
         self._desk = desk
+        self._choosing = choosing or Choosing(desk.config)
         self._validation = Validation(desk)
         self._issuance = Issuance(desk)
 
@@ -38,6 +50,8 @@ class OrderDriver:
             if enrollment.state is not State.ISSUED:  # its certificate is here, and is good without the authority
                 self._desk.authority(enrollment)
             self._check_deadline(enrollment)
+            if self._waits_for_the_key(enrollment):
+                return Step(Deferred(next_attempt_at=self._desk.clock() + LOOK_AT_KEY))
             match enrollment.state:
                 case State.PLANNED:
                     return self._validation.begin(enrollment)
@@ -64,21 +78,59 @@ class OrderDriver:
         except OrderDied as died:
             return self._fail(enrollment, str(died), again=died.again)
         except ServerRefused as refused:
-            if refused.temporary:
+            # Signed with a key that was exchanged meanwhile, it will be taken with the new one.
+            stale = self._desk.authorities.key_has_just_changed(enrollment)
+            if refused.temporary or stale or wants_agreement(refused):
                 raise
             return self._fail(enrollment, str(refused), again=not (refused.problem and refused.problem.needs_operator))
 
+    def _waits_for_the_key(self, enrollment: Enrollment) -> bool:
+        """RFC 8555 §7.3.5: no challenge is opened while the account's key, with which it is answered, may change."""
+        begins = enrollment.state in {State.PLANNED, State.ORDERING} and enrollment.order_url is None
+        return begins and self._desk.authorities.key_is_changing(enrollment)
+
     def _check_deadline(self, enrollment: Enrollment) -> None:
         """S/MIME BR 3.2.2.4 and RFC 8555 §7.1.3: neither the challenge nor the order lives for ever."""
-        if enrollment.state in {State.PLANNED, State.FINALIZING, State.ISSUED}:
+        if enrollment.state in {State.PLANNED, State.ISSUED}:
+            return
+        if enrollment.state is State.FINALIZING:
+            self._check_lost(enrollment)
             return
         deadline = self._desk.deadline(enrollment)
         if self._desk.clock() <= deadline:
             return
         # A clock that has jumped ahead must not end an order: ask the authority what time it is, right now.
-        self._desk.client(enrollment).network.ask_the_time()
+        try:
+            self._desk.client(enrollment).network.ask_the_time()
+        except AcmeError:
+            if not self._goes_elsewhere(enrollment):
+                raise
         if self._desk.clock() - self._desk.clock_error(enrollment) > deadline:
-            raise OrderDied(f"the order ran out of time while {enrollment.state}", again=True)
+            why = "" if enrollment.last_error is None else f": {enrollment.last_error}"
+            raise OrderDied(f"the order ran out of time while {enrollment.state}{why}", again=True)
+
+    def _check_lost(self, enrollment: Enrollment) -> None:
+        """F-31: the certificate may have been made, so nothing is ordered anew for a day; nor at all while it may come.
+
+        Where the authority is broken, and another one would take the order, nobody is to wait longer than that.
+        """
+        waits = self._desk.clock() - self._desk.clock_error(enrollment) - enrollment.state_since
+        if waits > CHALLENGE_LIFETIME and self._goes_elsewhere(enrollment):
+            raise OrderDied(
+                f"{enrollment.authority} is broken, and has not handed out the certificate for a day", again=True
+            )
+
+    def _goes_elsewhere(self, enrollment: Enrollment) -> bool:
+        """Whether another authority would take the next order, and says that our clock is right."""
+        with self._desk.database.read() as connection:
+            choice = self._choosing.next_of(connection, enrollment, self._desk.clock())
+        if choice.authority == enrollment.authority:
+            return False
+        try:
+            skew = self._desk.authorities.network(choice.authority).ask_the_time()
+        except (AcmeError, AuthorityUnusable):
+            return False
+        return skew is not None and abs(skew) <= WRONG
 
     def _fail(self, enrollment: Enrollment, error: str, *, again: bool) -> Step:
         """End the enrollment; open its successor where that can help.
@@ -93,25 +145,37 @@ class OrderDriver:
                 if enrollment.authorization_url is not None:
                     self._desk.client(enrollment).deactivate_authorization(enrollment.authorization_url)
 
-        if not again:
-            return Step(Failed(last_error=error), afterwards=give_back)
         now = self._desk.clock()
+
+        def go_on(connection: sa.Connection) -> None:
+            failed = enrollments.get(connection, enrollment.id)
+            assert failed is not None
+            open_next(connection, self._desk.config(), failed, now)
+
+        if not again:
+            return Step(Failed(last_error=error), also=go_on, afterwards=give_back)
         successor_id = uuid.uuid4().hex
 
         def open_successor(connection: sa.Connection) -> None:
+            # Its own order is over in this transaction: the choice is made for a mailbox that has none open.
+            authority = self._choosing.next_of(connection, enrollment, now).authority
+            same = authority == enrollment.authority
             enrollments.open_new(
                 connection,
                 enrollment_id=successor_id,
                 address=enrollment.address,
                 principal=enrollment.principal,
-                authority=enrollment.authority,
+                authority=authority,
                 cause=enrollment.cause,
                 replaces_id=enrollment.replaces_id,
                 bulk_run_id=enrollment.bulk_run_id,
                 now=now,
                 generation=enrollment.generation + 1,
-                next_attempt_at=now + reorder_delay(enrollment.generation),
+                # The pause is for the authority with which it failed.
+                next_attempt_at=now + reorder_delay(enrollment.generation) if same else now,
                 last_error=error,
+                usage=enrollment.usage,
+                key_id=brought_key(connection, enrollment),
             )
 
         failed = Failed(last_error=error, successor_id=successor_id)

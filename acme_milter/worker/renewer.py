@@ -9,6 +9,7 @@ from typing import cast
 import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
+from acme_milter.enrollment.kinds import in_use, renewal_of, renewed_at_once, usages_of
 from acme_milter.enrollment.model import Cause, State
 from acme_milter.enrollment.renewal import (
     DAY,
@@ -25,6 +26,7 @@ from acme_milter.store import audit, enrollments, renewals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.renewals import Due, Renewal
+from acme_milter.worker.choice import Choosing, open_elsewhere
 
 AT_ONCE = 100
 """Enrollments in one transaction: a challenge mail's commit must not wait longer than a fraction of a second."""
@@ -73,19 +75,37 @@ def obstacle_to(config: Config, due: Due, missing: Collection[str]) -> Obstacle 
 
 
 def open_renewal(
-    connection: sa.Connection, config: Config, due: Due, cause: Cause, missing: Collection[str], now: datetime
+    connection: sa.Connection,
+    config: Config,
+    due: Due,
+    cause: Cause,
+    missing: Collection[str],
+    now: datetime,
+    choosing: Choosing,
 ) -> bool:
-    """Open the successor of a certificate that is due, and move its row on; False when something is in the way."""
+    """Open the successor of a certificate that is due, and move its row on; False when something is in the way.
+
+    It is the first authority's of the policy, whoever has issued the certificate; an urgent one goes to whichever of
+    them can be used.
+    """
     if put_off_hindered(connection, config, due, missing, now):
         return False
     member, policy = config.member(due.address), config.policy_for(due.address)
     assert member is not None
     assert policy is not None
-    authority = policy.authorities[0]
+    authority = choosing.for_new(connection, policy, now, cause)
     if authority != due.authority and _has_longer(connection, due, authority):
         _put_off(connection, due, now, for_good=True)  # the mailbox has moved there already
         return False
     again = now + try_again_after(due.not_after - due.not_before)
+    if open_elsewhere(connection, member.address, policy) is not None:
+        renewals.move(connection, due.certificate_id, again)
+        return False
+    held = in_use(enrollments.of_mailbox(connection, due.address), {member.principal, due.principal})
+    opening = renewal_of(usages_of(policy.certificate.layout), held, due.usage, due.certificate_id)
+    if opening is None:
+        _put_off(connection, due, now, for_good=True)  # certificates of another layout are there already
+        return False
     try:
         opened = enrollments.open_new(
             connection,
@@ -93,8 +113,9 @@ def open_renewal(
             principal=member.principal,
             authority=authority,
             cause=cause,
-            replaces_id=due.certificate_id,
+            replaces_id=opening.replaces_id,
             now=now,
+            usage=opening.usage,
         )
     except enrollments.AlreadyOpen:
         renewals.move(connection, due.certificate_id, again)
@@ -132,7 +153,8 @@ def _put_off(connection: sa.Connection, due: Due, now: datetime, *, for_good: bo
 
 
 def _has_longer(connection: sa.Connection, due: Due, authority: str) -> bool:
-    with_it = (one for one in enrollments.of_mailbox(connection, due.address) if one.authority == authority)
+    known = enrollments.of_mailbox(connection, due.address)
+    with_it = (one for one in known if one.authority == authority and one.usage is due.usage)
     ends = [renewals.end_of(connection, one.certificate_id) for one in with_it if one.state is State.ACTIVE]
     return any(end is not None and end > due.not_after for end in ends)
 
@@ -147,11 +169,13 @@ class Renewer:
         database: Database,
         clock: Callable[[], datetime],
         work_is_due: Callable[[], None],
+        choosing: Choosing | None = None,
     ) -> None:
         self._config = config
         self._database = database
         self._clock = clock
         self._work_is_due = work_is_due
+        self._choosing = choosing or Choosing(config)
 
     def answer(self, header: dict[str, object]) -> dict[str, object]:
         """``addresses``: mailboxes whose certificate is to be renewed now; at most some thousands."""
@@ -172,15 +196,16 @@ class Renewer:
         policy = None if member is None else config.policy_for(member.address)
         if member is None or policy is None or not policy.authorities:
             return {"address": address, "outcome": "not-managed", "id": None}
-        mailbox, authority = member.address, policy.authorities[0]
+        mailbox, authority = member.address, self._choosing.for_new(connection, policy, now, Cause.ASKED)
         known = enrollments.of_mailbox(connection, mailbox)
-        open_one = next((one for one in known if one.is_open and one.authority == authority), None)
+        open_one = next((one for one in known if one.is_open and one.authority in policy.authorities), None)
         if open_one is not None:
             return {"address": mailbox, "outcome": "already-open", "id": open_one.id}
-        own = [one for one in known if one.state is State.ACTIVE and one.principal in {member.principal, mailbox}]
-        # The authority's own certificate first: that one it can be told to replace.
-        active = next(iter(sorted(own, key=lambda one: one.authority != authority)), None)
-        if active is None:
+        # The authority's own certificates first: those it can be told to replace.
+        mine = sorted(known, key=lambda one: one.authority != authority)
+        held = in_use(mine, {member.principal, mailbox})
+        opening = renewed_at_once(usages_of(policy.certificate.layout), held)
+        if opening is None or opening.replaces_id is None:
             return {"address": mailbox, "outcome": "no-certificate", "id": None}
         opened = enrollments.open_new(
             connection,
@@ -188,10 +213,10 @@ class Renewer:
             principal=member.principal,
             authority=authority,
             now=now,
-            replaces_id=active.certificate_id,
+            replaces_id=opening.replaces_id,
+            usage=opening.usage,
         )
-        if active.certificate_id is not None:
-            _mark_opened(connection, active.certificate_id, now)
+        _mark_opened(connection, opening.replaces_id, now)
         audit.record(connection, Event.ENROLLMENT_OPENED, at=now, enrollment_id=opened.id, address=mailbox)
         return {"address": mailbox, "outcome": "opened", "id": opened.id}
 

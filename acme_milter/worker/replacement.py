@@ -7,12 +7,13 @@ import sqlalchemy as sa
 
 from acme_milter.acme.problem import ErrorType, ServerRefused
 from acme_milter.acme.revocation import RevocationReason
-from acme_milter.certificate.csr import csr_is_for
+from acme_milter.certificate.csr import csr_is_for, csr_usage
 from acme_milter.config.schema import Policy
 from acme_milter.enrollment.model import Enrollment
 from acme_milter.store import bulk_runs, certificates, mailbox_keys
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
+from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.store.schema import certificate as certificate_table
 from acme_milter.store.schema import revocation
 from acme_milter.worker.renewal_information import renewal_id
@@ -44,7 +45,8 @@ def refuses_replacement(refused: ServerRefused) -> bool:
 def key_to_reuse(database: Database, enrollment: Enrollment, policy: Policy) -> str | None:
     """The replaced certificate's key, where the policy keeps keys and this one may be kept; None: make a new one.
 
-    Never another person's key, another algorithm's, one whose request is for another address, or a compromised one.
+    Never another person's key, another algorithm's, one whose request is for another address or another use, one that
+    is here no more, or a compromised one. Of a key that never was here the request serves again (custody csr).
     """
     if policy.renewal.key != "reuse":
         return None
@@ -53,11 +55,18 @@ def key_to_reuse(database: Database, enrollment: Enrollment, policy: Policy) -> 
         if stored is None or (stored.principal, stored.address) != (enrollment.principal, enrollment.address):
             return None
         key = mailbox_keys.get(connection, stored.key_id)
-        fits = key.principal == enrollment.principal and key.algorithm == policy.certificate.key
+        fits = key.principal == enrollment.principal and _is_ours_to_use(key, policy)
+        fits = fits and csr_usage(key.csr) is enrollment.usage
         # The certificate's row follows when the mailbox is spelled anew; the request is signed and does not.
         fits = fits and csr_is_for(key.csr, enrollment.address)
         compromised = _is_compromised(connection, stored) or _is_replaced_as_compromised(connection, enrollment)
         return key.id if fits and not compromised else None
+
+
+def _is_ours_to_use(key: StoredMailboxKey, policy: Policy) -> bool:
+    if policy.custody == "csr":
+        return not key.sealed_key and key.destroyed_at is None
+    return bool(key.sealed_key) and key.algorithm == policy.certificate.key
 
 
 def _replaced(connection: sa.Connection, enrollment: Enrollment) -> StoredCertificate | None:

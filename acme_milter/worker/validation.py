@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The steps from a plan to a validated challenge: key, order, authorization, mail, reply, POST."""
 
+import random
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 
+from acme_milter.acme.authorization import ChallengeStatus
 from acme_milter.acme.order import Order
 from acme_milter.acme.problem import ServerRefused
+from acme_milter.config.policy import Policy
 from acme_milter.config.sources import LIST
-from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX
+from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX, step_delay
 from acme_milter.enrollment.model import Enrollment
 from acme_milter.enrollment.state_machine import (
     AuthorizationValid,
@@ -18,18 +21,26 @@ from acme_milter.enrollment.state_machine import (
     OrderingBegan,
     OrderPlaced,
 )
+from acme_milter.eventlog import Event, log_event
 from acme_milter.mailboxes.verification import Deliverability
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
 from acme_milter.store import mailbox_keys, outbox
 from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.worker.authorities import AuthorityUnusable
+from acme_milter.worker.caa import Permission
 from acme_milter.worker.clock_watch import WRONG
+from acme_milter.worker.custody import wanted_request
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.replacement import key_to_reuse, refuses_replacement, replaced_id
+from acme_milter.worker.reply_fate import Bounced, fate_of
 from acme_milter.worker.step import OrderDied, Step, check_alive
 
 POSTFIX_ANSWERS = timedelta(seconds=2)
+DNS_ANSWERS = timedelta(seconds=2)
+LOOK_AT_CAA = timedelta(hours=1)
 LOOK_AT_POSTFIX = timedelta(minutes=1)
+LOOK_FOR_REQUEST = timedelta(days=1)
+"""Whoever brings one has it begin at once; this is how often the log says that nobody has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,8 @@ class Validation:
         policy = self.desk.config().policy_for(enrollment.address)
         if policy is None:
             raise OrderDied("the mailbox is not managed any more", again=False)
-        not_yet = self._wait_for_postfix(enrollment)
+        brought = policy.custody == "csr" and enrollment.key_id is not None
+        not_yet = self._wait_for_request(enrollment, policy) or self._wait_for_postfix(enrollment)
         if not_yet is not None:
             return not_yet
         self.desk.authority(enrollment)
@@ -51,13 +63,16 @@ class Validation:
         # An authority that cannot be reached costs no key; one that can has said what time it is (F-12).
         self.desk.authorities.network(enrollment.authority).directory()
         self._check_clock(enrollment)
+        not_yet = self._wait_for_caa(enrollment)
+        if not_yet is not None:
+            return not_yet
         now = self.desk.clock()
-        kept = key_to_reuse(self.desk.database, enrollment, policy)
+        kept = enrollment.key_id if brought else key_to_reuse(self.desk.database, enrollment, policy)
         if kept is not None:
             return Step(OrderingBegan(key_id=kept, began_ordering_at=now, account_id=account.id))
         key_id = uuid.uuid4().hex
         made = self.desk.keyd.new_mailbox_key(
-            key_id, enrollment.principal, policy.certificate.key, [enrollment.address]
+            key_id, enrollment.principal, policy.certificate.key, [enrollment.address], enrollment.usage
         )
         key = StoredMailboxKey(
             id=key_id,
@@ -73,6 +88,15 @@ class Validation:
             also=lambda connection: mailbox_keys.insert(connection, key),
         )
 
+    def _wait_for_request(self, enrollment: Enrollment, policy: Policy) -> Step | None:
+        """custody: csr: the key is the mailbox's own business. A request that it has brought before may serve again."""
+        if policy.custody != "csr" or enrollment.key_id is not None:
+            return None
+        if key_to_reuse(self.desk.database, enrollment, policy) is not None:
+            return None
+        why = wanted_request(enrollment.address, policy, enrollment.usage)
+        return Step(Deferred(next_attempt_at=self.desk.clock() + LOOK_FOR_REQUEST, last_error=why))
+
     def _check_clock(self, enrollment: Enrollment) -> None:
         skew = self.desk.authorities.clock_skew(enrollment.authority)
         if skew is not None and abs(skew) > WRONG:
@@ -80,6 +104,26 @@ class Validation:
                 f"this machine's clock and that of authorities.{enrollment.authority} are"
                 f" {abs(skew).total_seconds():.0f} seconds apart, and nothing new is begun with a wrong clock: set it"
             )
+
+    def _wait_for_caa(self, enrollment: Enrollment) -> Step | None:
+        """RFC 9495: no order that the authority would have to refuse: it would cost limits and bring nothing."""
+        authority = self.desk.authority(enrollment)
+        if authority.caa == "ignore":
+            return None
+        known_as = self.desk.authorities.network(enrollment.authority).directory().meta.caa_identities
+        domain = enrollment.address.rpartition("@")[2]
+        answer = self.desk.may_issue(enrollment.authority, authority.caa_domains or known_as, domain)
+        now = self.desk.clock()
+        match answer.permission:
+            case Permission.PENDING:
+                return Step(Deferred(next_attempt_at=now + DNS_ANSWERS))
+            case Permission.UNCLEAR:
+                pause = step_delay(enrollment.attempts + 1, random.random())  # noqa: S311 spreads load, hides nothing
+                return Step(Deferred(next_attempt_at=now + pause, last_error=answer.text))
+            case Permission.REFUSED:
+                return Step(Deferred(next_attempt_at=now + LOOK_AT_CAA, last_error=answer.text))
+            case Permission.GIVEN:
+                return None
 
     def _wait_for_postfix(self, enrollment: Enrollment) -> Step | None:
         """A mailbox that a source listed must be one to Postfix too: to any other the challenge mail never comes.
@@ -121,15 +165,16 @@ class Validation:
     def _new_order(self, enrollment: Enrollment) -> Order:
         """RFC 9773 §5: say what is replaced; where the authority does not want to hear it, order without."""
         client, authority = self.desk.client(enrollment), self.desk.authority(enrollment)
+        profile = self.desk.profile(enrollment)
         replaces = replaced_id(self.desk.database, enrollment) if authority.use_ari else None
         if replaces is None or client.network.directory().renewal_info is None:
-            return client.new_order(enrollment.address, profile=authority.profile)
+            return client.new_order(enrollment.address, profile=profile)
         try:
-            return client.new_order(enrollment.address, profile=authority.profile, replaces=replaces)
+            return client.new_order(enrollment.address, profile=profile, replaces=replaces)
         except ServerRefused as refused:
             if not refuses_replacement(refused):
                 raise
-        return client.new_order(enrollment.address, profile=authority.profile)
+        return client.new_order(enrollment.address, profile=profile)
 
     def read_authorization(self, enrollment: Enrollment) -> Step:
         """RFC 8823 §3 step 3: learn token-part2 and the sender of the challenge mail to come."""
@@ -170,6 +215,8 @@ class Validation:
         if authority.challenge_trigger != "reply-first" and enrollment.challenge_posted_at is None:
             self._respond(enrollment)
             posted = self.desk.clock()
+            if authority.challenge_trigger == "auto":
+                log_event(Event.POSTED_WITHOUT_MAIL, rcpt=enrollment.address, order=enrollment.id)
             return Step(ChallengePosted(challenge_posted_at=posted, next_attempt_at=posted + authority.challenge_wait))
         waits_since = enrollment.challenge_posted_at or enrollment.state_since
         if now < waits_since + authority.challenge_wait:
@@ -188,14 +235,36 @@ class Validation:
         return Step(Deferred(next_attempt_at=look_again, last_error=errors[-1] if errors else None))
 
     def post_challenge(self, enrollment: Enrollment) -> Step:
-        """RFC 8823 §3 step 7, RFC 8555 §7.5.1; a challenge that was posted to get the mail is not posted again."""
+        """RFC 8823 §3 step 7, RFC 8555 §7.5.1, once the reply has left, as far as that can be known.
+
+        A challenge that was posted to get the mail is posted again only where the authority has made nothing of that.
+        """
+        not_yet = self._wait_for_departure(enrollment)
+        if not_yet is not None:
+            return not_yet
         now = self.desk.clock()
-        if enrollment.challenge_posted_at is not None:
-            return Step(ChallengePosted(challenge_posted_at=enrollment.challenge_posted_at))
-        if self.desk.authorization(enrollment).status == "valid":
+        found = self.desk.authorization(enrollment)
+        if found.status == "valid":
             return Step(AuthorizationValid())
+        untouched = found.challenge is not None and found.challenge.status is ChallengeStatus.PENDING
+        if enrollment.challenge_posted_at is not None and not untouched:
+            return Step(ChallengePosted(challenge_posted_at=enrollment.challenge_posted_at))
         self._respond(enrollment)
         return Step(ChallengePosted(challenge_posted_at=now))
+
+    def _wait_for_departure(self, enrollment: Enrollment) -> Step | None:
+        """Whoever follows the reply calls for this step at once; what is in the reply's way is shown meanwhile."""
+        with self.desk.database.read() as connection:
+            entries = outbox.of_enrollment(connection, enrollment.id)
+        now = self.desk.clock()
+        try:
+            wait = fate_of(entries, now)
+        except Bounced as bounced:
+            raise OrderDied(f"the reply bounced: {bounced}", again=True) from None
+        if wait is None:
+            return None
+        deadline = self.desk.deadline(enrollment) + self.desk.clock_error(enrollment)
+        return Step(Deferred(next_attempt_at=min(wait.until or now + LOOK_AT_OUTBOX, deadline), last_error=wait.why))
 
     def poll_authorization(self, enrollment: Enrollment) -> Step:
         """RFC 8823 §3 step 8."""

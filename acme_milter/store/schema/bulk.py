@@ -30,6 +30,7 @@ bulk_item = sa.Table(
     text("authority"),
     text("principal"),  # whose it was when the plan was made
     text("replaces_id", nullable=True),
+    text("also_replaces_id", nullable=True),  # where a mailbox has one certificate to sign and one to encrypt
     text("enrollment_id", nullable=True),
     text("outcome"),
     text("reason", nullable=True),

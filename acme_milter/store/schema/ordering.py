@@ -146,7 +146,7 @@ sa.Index(
 )
 _one_purpose = sa.text("state = 'active' AND usage <> 'dual'")
 sa.Index(
-    "ix_enrollment_one_purpose",  # who has one of two certificates only
+    "ix_enrollment_active_one_purpose",  # who has one of two certificates only
     enrollment.c.address,
     enrollment.c.usage,
     enrollment.c.not_after,
@@ -172,6 +172,7 @@ challenge_mail = sa.Table(
     text("queue_id", nullable=True),
     text("dkim_domain"),
     text("dkim_selector"),
+    text("smime_signer", nullable=True),  # the serial number of the certificate that proved it instead
     text("disposition"),
     instant("accepted_at"),
     sa.UniqueConstraint("enrollment_id", "token_digest"),

@@ -75,11 +75,16 @@ def _certificates() -> None:
     one_purpose = sa.text("state = 'active' AND usage <> 'dual'")
     columns = ["address", "usage", "not_after"]
     op.create_index(
-        "ix_enrollment_one_purpose", "enrollment", columns, sqlite_where=one_purpose, postgresql_where=one_purpose
+        "ix_enrollment_active_one_purpose",
+        "enrollment",
+        columns,
+        sqlite_where=one_purpose,
+        postgresql_where=one_purpose,
     )
 
 
 def _replies() -> None:
+    op.add_column("challenge_mail", sa.Column("smime_signer", sa.Text(), nullable=True))
     op.add_column("outbox", sa.Column("departure", sa.Text(), nullable=True))
     op.add_column("outbox", sa.Column("departure_at", INSTANT, nullable=True))
     op.add_column("outbox", sa.Column("departure_words", sa.Text(), nullable=True))

@@ -15,6 +15,7 @@ from acme_milter.store import audit, deliveries, delivery_lists, passphrases
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.deliveries import Delivery, DeliveryState
+from acme_milter.worker.control import Answer
 from acme_milter.worker.delivery_plan import plan_deliveries
 from acme_milter.worker.vault import Vault
 
@@ -39,6 +40,10 @@ class DeliveryCalls:
         self._vault = vault
         self._clock = clock
         self._work_is_due = work_is_due
+
+    def answers(self) -> dict[str, Answer]:
+        """The calls by name."""
+        return {"deliver": self.run, "retry-delivery": self.retry, "passphrase": self.passphrase}
 
     def run(self, header: dict[str, object]) -> dict[str, object]:
         """``addresses``, and perhaps ``target``, a title, and ``again``. A result for each address, with the titles of

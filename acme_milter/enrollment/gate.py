@@ -10,12 +10,14 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from acme_milter.enrollment.model import CHALLENGED_STATES, State
 from acme_milter.protocol.challenge_mail import ChallengeMail
 from acme_milter.protocol.dkim_policy import HeaderCoverage, Verdict, VerdictResult
 from acme_milter.protocol.faults import MailFault, MailRefused
 from acme_milter.protocol.mailbox import Mailbox
+from acme_milter.protocol.smime_verdict import SmimeVerdict
 
 CHALLENGE_LIFETIME = timedelta(hours=24)
 """S/MIME BR 3.2.2.4: a random value is good for at most 24 hours from its creation."""
@@ -50,6 +52,17 @@ CONDITIONS = {
     "G24": "all that took no longer than Postfix waits",
     "G25": "the mail is kept out of the inbox",
 }
+
+SMIME_CONDITIONS = {
+    "S1": "the whole mail is one S/MIME signature that can be read",
+    "S2": "it has one signer, whose certificate is there, and acceptable algorithms",
+    "S3": "the signature verifies",
+    "S4": "the signer's certificate is for mail, valid now, and rests on one of smime_trust",
+    "S5": "that certificate is the From address's",
+    "S6": "the header fields are protected, and are the mail's",
+    "S7": "it is not older than the order",
+}
+"""RFC 8823 §3.1 item 6: DKIM or S/MIME. Where a configuration accepts the latter, these stand in for G12 to G18."""
 
 CONDITION_OF = {
     MailFault.HEADER_BLOCK_TOO_LARGE: "G3",
@@ -86,6 +99,21 @@ CONDITION_OF = {
     MailFault.VERIFIER_LIMIT: "G18",
     MailFault.VERIFIER_BUSY: "G18",
     MailFault.REPLY_TO_MALFORMED: "G19",
+    MailFault.SMIME_NONE: "S1",
+    MailFault.SMIME_STRUCTURE: "S1",
+    MailFault.SMIME_MALFORMED: "S1",
+    MailFault.SMIME_SIGNERS: "S2",
+    MailFault.SMIME_ALGORITHM: "S2",
+    MailFault.SMIME_SIGNATURE: "S3",
+    MailFault.SMIME_LIMIT: "S3",
+    MailFault.SMIME_BUSY: "S3",
+    MailFault.SMIME_CERTIFICATE: "S4",
+    MailFault.SMIME_UNTRUSTED: "S4",
+    MailFault.SMIME_TRUST_UNREADABLE: "S4",
+    MailFault.SMIME_ADDRESS: "S5",
+    MailFault.SMIME_UNPROTECTED: "S6",
+    MailFault.SMIME_HEADER_DIFFERS: "S6",
+    MailFault.SMIME_TIME: "S7",
 }
 """The condition that each fault of a mail's own form belongs to."""
 
@@ -109,6 +137,7 @@ class Reason(enum.StrEnum):
     UNSOLICITED = "unsolicited"
     ORDER_NOT_KNOWN_YET = "order-not-known-yet"
     DKIM_TEMPERROR = "dkim-temperror"
+    SMIME_TEMPERROR = "smime-temperror"
     REPLY_TO_FOREIGN = "reply-to-foreign"
     ANSWERED_ALREADY = "answered-already"
     TOO_MANY_CHALLENGES = "too-many-challenges"
@@ -154,12 +183,16 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What an authority's configuration says of its challenge mails."""
+    """What an authority's configuration says of its challenge mails.
+
+    ``smime_trust`` is the file of certificates that an S/MIME signature may rest on; None accepts DKIM only.
+    """
 
     coverage: HeaderCoverage
     require_auto_submitted: bool
     reply_to_domains: frozenset[str]
     minimum_rsa_bits: int
+    smime_trust: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +275,37 @@ def check_verdict(verdict: Verdict) -> None:
         raise Stopped("G16", Outcome.TRY_LATER, Reason.DKIM_TEMPERROR, verdict.detail)
     fault = verdict.fault or MailFault.DKIM_SIGNATURE
     raise Stopped(CONDITION_OF[fault], Outcome.DELIVER_AND_ALERT, fault, verdict.detail)
+
+
+def check_smime_verdict(verdict: SmimeVerdict) -> None:
+    """S1 to S7: what S/MIME says, by itself."""
+    if verdict.passed:
+        return
+    fault = verdict.fault or MailFault.SMIME_SIGNATURE
+    if verdict.doubtful:
+        raise Stopped(CONDITION_OF[fault], Outcome.TRY_LATER, Reason.SMIME_TEMPERROR, verdict.detail)
+    raise Stopped(CONDITION_OF[fault], Outcome.DELIVER_AND_ALERT, fault, verdict.detail)
+
+
+def check_proof(dkim: Verdict, smime: SmimeVerdict | None) -> None:
+    """RFC 8823 §3.1 item 6: DKIM or S/MIME proves the mail. ``smime`` is None where it was not asked.
+
+    When neither does, that one is told of which the mail has a signature; a doubt of either is a doubt.
+    """
+    if smime is None or smime.fault is MailFault.SMIME_NONE or dkim.passed:
+        check_verdict(dkim)
+        return
+    if smime.passed:
+        return
+    if dkim.result is VerdictResult.TEMPERROR:
+        check_verdict(dkim)
+    if smime.doubtful or dkim.fault in {MailFault.DKIM_NONE, MailFault.DKIM_DOMAIN}:
+        check_smime_verdict(smime)
+    try:
+        check_verdict(dkim)
+    except Stopped as stopped:
+        stopped.detail = f"{stopped.detail}; and by S/MIME, {smime.fault}: {smime.detail}"
+        raise
 
 
 def check_answers(mail: ChallengeMail, expected: Expectation) -> None:

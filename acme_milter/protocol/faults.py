@@ -41,6 +41,21 @@ class MailFault(StrEnum):
     DKIM_LOOKUP_DEFERRED = "dkim-lookup-deferred"
     VERIFIER_LIMIT = "verifier-limit"
     VERIFIER_BUSY = "verifier-busy"
+    SMIME_NONE = "smime-none"
+    SMIME_STRUCTURE = "smime-structure"
+    SMIME_MALFORMED = "smime-malformed"
+    SMIME_SIGNERS = "smime-signers"
+    SMIME_ALGORITHM = "smime-algorithm"
+    SMIME_SIGNATURE = "smime-signature"
+    SMIME_LIMIT = "smime-limit"
+    SMIME_BUSY = "smime-busy"
+    SMIME_CERTIFICATE = "smime-certificate"
+    SMIME_UNTRUSTED = "smime-untrusted"
+    SMIME_TRUST_UNREADABLE = "smime-trust-unreadable"
+    SMIME_ADDRESS = "smime-address"
+    SMIME_UNPROTECTED = "smime-unprotected"
+    SMIME_HEADER_DIFFERS = "smime-header-differs"
+    SMIME_TIME = "smime-time"
 
 
 class MailRefused(Exception):

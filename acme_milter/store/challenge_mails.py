@@ -12,7 +12,10 @@ from acme_milter.store.schema import doubt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredChallengeMail:
-    """``sealed_mail`` holds the raw bytes; ``token_digest`` is SHA-256 of token-part1."""
+    """``sealed_mail`` holds the raw bytes; ``token_digest`` is SHA-256 of token-part1.
+
+    ``smime_signer`` is the serial number of the certificate whose signature proved the mail, None when DKIM did.
+    """
 
     id: str
     enrollment_id: str
@@ -23,6 +26,7 @@ class StoredChallengeMail:
     dkim_selector: str
     disposition: str
     accepted_at: datetime
+    smime_signer: str | None = None
 
 
 def insert(connection: sa.Connection, mail: StoredChallengeMail) -> None:

@@ -33,6 +33,7 @@ class Mail:
     queue_id: str | None
     dkim_domain: str
     dkim_selector: str
+    smime_signer: str | None
     disposition: str
     reply_to: str | None
     reply_sent_at: datetime | None
@@ -115,6 +116,7 @@ def mails(connection: sa.Connection, enrollment_id: str) -> list[Mail]:
             challenge_mail.c.queue_id,
             challenge_mail.c.dkim_domain,
             challenge_mail.c.dkim_selector,
+            challenge_mail.c.smime_signer,
             challenge_mail.c.disposition,
             outbox.c.envelope_recipient.label("reply_to"),
             outbox.c.sent_at.label("reply_sent_at"),

@@ -71,6 +71,7 @@ class Answerer:
             queue_id=queue_id,
             dkim_domain=signature.domain if signature else "",
             dkim_selector=signature.selector if signature else "",
+            smime_signer=None if admission.smime is None else admission.smime.signer,
             disposition=admission.policy.on_success,
             accepted_at=now,
         )

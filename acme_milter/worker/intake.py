@@ -26,11 +26,14 @@ from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_m
 from acme_milter.protocol.dkim_policy import Verdict, candidate_signatures
 from acme_milter.protocol.doubt import may_be_put_off
 from acme_milter.protocol.faults import MailFault, MailRefused
+from acme_milter.protocol.smime_structure import looks_signed
+from acme_milter.protocol.smime_verdict import SmimeVerdict
 from acme_milter.store import audit, challenge_mails, enrollments, outbox
 from acme_milter.store.database import Database, in_words
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.dkim_verifier import DkimVerifier
 from acme_milter.worker.expectations import expectations_of
+from acme_milter.worker.smime_verifier import SmimeVerifier
 
 PATIENCE = 0.75
 """The part of the milter's deadline (8 s) that a mail may wait here for its order's row (G10's race)."""
@@ -53,13 +56,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """A candidate that passed every condition up to the commit."""
+    """A candidate that passed every condition up to the commit; ``smime`` is set when not DKIM but S/MIME proved it."""
 
     mailbox: str
     policy: Policy
     mail: ChallengeMail
     expected: Expectation
     verdict: Verdict
+    smime: SmimeVerdict | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class Intake:
         config: Callable[[], Config],
         database: Database,
         verifier: DkimVerifier,
+        smime: SmimeVerifier,
         answerer: Answerer,
         clock: Callable[[], datetime],
         reply_is_due: Callable[[str], None],
@@ -86,6 +91,7 @@ class Intake:
         self._config = config
         self._database = database
         self._verifier = verifier
+        self._smime = smime
         self._answerer = answerer
         self._clock = clock
         self._reply_is_due = reply_is_due
@@ -135,12 +141,21 @@ class Intake:
             not_before=expected.began_ordering_at,
             minimum_rsa_bits=expected.terms.minimum_rsa_bits,
         )
-        gate.check_verdict(verdict)
+        smime = None if verdict.passed else self._smime_verdict(mail, expected)
+        gate.check_proof(verdict, smime)
         gate.check_reply_to(mail, expected.terms, config.canonical)
         gate.check_answers(mail, expected)
         if policy.mode == "observe":
             raise Stopped("G22", Outcome.DELIVER, Reason.OBSERVING, "mode: observe answers and suppresses nothing")
-        return Admission(mailbox=mailbox, policy=policy, mail=mail, expected=expected, verdict=verdict)
+        return Admission(mailbox=mailbox, policy=policy, mail=mail, expected=expected, verdict=verdict, smime=smime)
+
+    def _smime_verdict(self, mail: ChallengeMail, expected: Expectation) -> SmimeVerdict | None:
+        """None where the authority's configuration accepts DKIM only."""
+        if expected.terms.smime_trust is None:
+            return None
+        return self._smime.verify(
+            mail, trust=expected.terms.smime_trust, now=self._clock(), not_before=expected.began_ordering_at
+        )
 
     def _await_expectation(self, mail: ChallengeMail, mailbox: str, deadline: float) -> Expectation:
         """G10 with its race rule: an intent without its order's row yet is worth waiting for."""
@@ -153,8 +168,10 @@ class Intake:
                 remaining = deadline - time.monotonic()
                 if stopped.reason is not Reason.ORDER_NOT_KNOWN_YET or remaining <= 0:
                     raise
-                _check_provable(mail)
-                if not may_be_put_off(mail.raw) or not self._waiting.acquire(blocking=False):
+                smime = _accepts_smime(self._config(), mailbox)
+                if not (smime and looks_signed(mail.headers)):
+                    _check_provable(mail)
+                if not may_be_put_off(mail.raw, smime=smime) or not self._waiting.acquire(blocking=False):
                     raise
             try:
                 self._wait_for_orders(seen, min(remaining, 0.5))
@@ -202,7 +219,6 @@ class Intake:
                 details={"queue_id": candidate.envelope.queue_id, "disposition": disposition},
             )
         self._reply_is_due(entry.id)
-        signature = admission.verdict.signature
         log_event(
             Event.CHALLENGE_ACCEPTED,
             queue_id=candidate.envelope.queue_id,
@@ -210,9 +226,7 @@ class Intake:
             authority=enrollment.authority,
             order=enrollment.id,
             from_=str(admission.mail.sender),
-            dkim="pass",
-            d=signature.domain if signature else None,
-            s=signature.selector if signature else None,
+            **_proof(admission),
             action=disposition,
         )
         return Decision("discard" if disposition == "discard" else "accept", Reason.ACCEPTED)
@@ -227,7 +241,8 @@ class Intake:
             "detail": stopped.detail or None,
         }
         facts = {key: value for key, value in facts.items() if value is not None}
-        if stopped.outcome is Outcome.TRY_LATER and not may_be_put_off(candidate.raw):
+        smime = any(_accepts_smime(self._config(), recipient) for recipient in candidate.envelope.recipients)
+        if stopped.outcome is Outcome.TRY_LATER and not may_be_put_off(candidate.raw, smime=smime):
             stopped = Stopped(stopped.condition, Outcome.DELIVER_AND_ALERT, stopped.reason, stopped.detail)
         if stopped.outcome is Outcome.TRY_LATER:
             if self._is_patient_with(candidate):
@@ -286,6 +301,25 @@ def _check_provable(mail: ChallengeMail) -> None:
         candidate_signatures(mail.headers, mail.sender.domain)
     except MailRefused as refused:
         raise gate.stopped_by(refused) from None
+
+
+def _accepts_smime(config: Config, mailbox: str) -> bool:
+    """Whether an authority that the mailbox's policy names may prove its mails by S/MIME."""
+    policy = config.policy_for(mailbox)
+    found = () if policy is None else (config.authorities.get(name) for name in policy.authorities)
+    return any(authority is not None and authority.accept_smime_signed for authority in found)
+
+
+def _proof(admission: Admission) -> dict[str, Any]:
+    """What the log says of how a mail was proven."""
+    if admission.smime is not None:
+        return {"smime": "pass", "signer": admission.smime.signer, "headers": admission.smime.protection}
+    signature = admission.verdict.signature
+    return {
+        "dkim": "pass",
+        "d": signature.domain if signature else None,
+        "s": signature.selector if signature else None,
+    }
 
 
 def _accepted(enrollment: Enrollment, now: datetime) -> ChallengeMailAccepted:

@@ -52,6 +52,7 @@ INTAKE_THREADS = 16
 KEYD_TIMEOUT = 60.0
 """Seconds; an RSA-4096 key that was not made ahead can take that long on a small machine."""
 
+from acme_milter.worker.smime_verifier import SmimeVerifier
 
 class StoppedEarly(Exception):
     """The worker was told to stop while it still waited for keyd."""
@@ -76,6 +77,7 @@ class Worker:
             clock=self._clock,
             ask_for=self._ask_for,
         )
+        self._smime = SmimeVerifier()
         self._reloader: Reloader | None = None
         self._scheduler: Scheduler | None = None
         self._chores: Chores | None = None
@@ -125,6 +127,7 @@ class Worker:
                 threads=INTAKE_THREADS,
                 on_error=_on_error,
             ),
+            smime=self._smime,
             FrameServer(config.worker.control_socket, CONTROL_MODE, control.handle, threads=4, on_error=_on_error),
         ]
         # The sockets first: holding them proves that no other worker holds leases at this place.
@@ -176,6 +179,8 @@ class Worker:
                 "configuration": reloader.answer,
                 **bulk.calls,
                 **self._people.answers(),
+        self._smime.close()
+        self._caa.close()
                 **renewing.answers(scheduler.wake),
             }
         )

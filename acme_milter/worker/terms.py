@@ -11,4 +11,5 @@ def terms_of(authority: Authority) -> Terms:
         require_auto_submitted=authority.require_auto_submitted,
         reply_to_domains=frozenset(authority.reply_to_domains),
         minimum_rsa_bits=authority.minimum_rsa_bits,
+        smime_trust=authority.smime_trust if authority.accept_smime_signed else None,
     )

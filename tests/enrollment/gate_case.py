@@ -12,6 +12,7 @@ from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_m
 from acme_milter.protocol.dkim_policy import HeaderCoverage, Verdict, VerdictResult
 from acme_milter.protocol.faults import MailFault, MailRefused
 from acme_milter.protocol.mailbox import Mailbox
+from acme_milter.protocol.smime_verdict import SmimeVerdict
 from tests.protocol.sample_mail import CA_DOMAIN, NOW, RECIPIENT, SENDER, SampleMail, good_mail
 
 OTHER = "bob@example.com"
@@ -48,6 +49,7 @@ class Case:
     age: timedelta = timedelta(minutes=1)
     answered: frozenset[bytes] = frozenset()
     verdict: Verdict = _PASS
+    smime: SmimeVerdict | None = None
 
     def expectation(self) -> Expectation:
         return Expectation(
@@ -70,7 +72,7 @@ class Case:
         gate.check_recipient(mail, mailbox, canonical)
         expected = gate.match_expectation(mail, [self.expectation()], NOW)
         gate.check_auto_submitted(mail, expected.terms)
-        gate.check_verdict(self.verdict)
+        gate.check_proof(self.verdict, self.smime)
         gate.check_reply_to(mail, expected.terms, canonical)
         gate.check_answers(mail, expected)
         return expected
@@ -83,6 +85,11 @@ STRANGERS = frozenset({b"1", b"2", b"3"})
 
 def failing(result: VerdictResult, fault: MailFault) -> Case:
     return replace(GOOD, verdict=Verdict(result, fault, "why", None))
+
+
+def by_smime(fault: MailFault | None, dkim: MailFault = MailFault.DKIM_NONE) -> Case:
+    """Not proven by DKIM, and this is what S/MIME says."""
+    return replace(failing(VerdictResult.FAIL, dkim), smime=SmimeVerdict(fault, "therefore"))
 
 
 def to(*recipients: str) -> Case:

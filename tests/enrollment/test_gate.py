@@ -16,6 +16,7 @@ from acme_milter.enrollment.gate import (
     CHALLENGE_LIFETIME,
     CONDITION_OF,
     CONDITIONS,
+    SMIME_CONDITIONS,
     Outcome,
     Reason,
     Stopped,
@@ -24,7 +25,7 @@ from acme_milter.enrollment.model import CHALLENGED_STATES, State
 from acme_milter.protocol.dkim_policy import VerdictResult
 from acme_milter.protocol.faults import MailFault, MailRefused
 from acme_milter.protocol.mailbox import Mailbox
-from tests.enrollment.gate_case import GOOD, OTHER, OWN_DIGEST, STRANGERS, Case, failing, mail, read, to
+from tests.enrollment.gate_case import GOOD, OTHER, OWN_DIGEST, STRANGERS, Case, by_smime, failing, mail, read, to
 from tests.protocol.sample_mail import CA_DOMAIN, NOW, RECIPIENT, SENDER, TOKEN_PART1, good_mail
 
 DELIVER, ALERT, LATER = Outcome.DELIVER, Outcome.DELIVER_AND_ALERT, Outcome.TRY_LATER
@@ -106,6 +107,30 @@ FLIPS: dict[str, tuple[Case, str, Outcome, Reason | MailFault]] = {
     ),
     "no child is free": (
         failing(VerdictResult.TEMPERROR, MailFault.VERIFIER_BUSY),
+        "G16",
+        LATER,
+        Reason.DKIM_TEMPERROR,
+    ),
+    "no DKIM, and S/MIME by somebody else": (by_smime(MailFault.SMIME_ADDRESS), "S5", ALERT, MailFault.SMIME_ADDRESS),
+    "no DKIM, and no child is free for S/MIME": (by_smime(MailFault.SMIME_BUSY), "S3", LATER, Reason.SMIME_TEMPERROR),
+    "no DKIM, and smime_trust is away": (
+        by_smime(MailFault.SMIME_TRUST_UNREADABLE),
+        "S4",
+        LATER,
+        Reason.SMIME_TEMPERROR,
+    ),
+    "neither DKIM nor S/MIME": (by_smime(MailFault.SMIME_NONE), "G12", ALERT, MailFault.DKIM_NONE),
+    "DKIM is broken, and S/MIME proves nothing": (
+        by_smime(MailFault.SMIME_SIGNATURE, MailFault.DKIM_SIGNATURE),
+        "G18",
+        ALERT,
+        MailFault.DKIM_SIGNATURE,
+    ),
+    "the DNS is away, and S/MIME proves nothing": (
+        replace(
+            failing(VerdictResult.TEMPERROR, MailFault.DKIM_LOOKUP_DEFERRED),
+            smime=by_smime(MailFault.SMIME_ADDRESS).smime,
+        ),
         "G16",
         LATER,
         Reason.DKIM_TEMPERROR,
@@ -234,7 +259,7 @@ def test_whatever_dkim_says_but_a_pass_or_a_doubt_is_delivered_with_an_alert(
 
 def test_every_fault_of_a_mail_belongs_to_a_condition_that_has_a_text() -> None:
     assert set(CONDITION_OF) == set(MailFault)
-    assert set(CONDITION_OF.values()) <= set(CONDITIONS)
+    assert set(CONDITION_OF.values()) <= set(CONDITIONS) | set(SMIME_CONDITIONS)
     for fault in MailFault:
         assert gate.stopped_by(MailRefused(fault, "d")).condition == CONDITION_OF[fault]
 
@@ -243,6 +268,29 @@ def test_the_conditions_are_g1_to_g25_and_each_has_a_text() -> None:
     assert list(CONDITIONS) == [f"G{number}" for number in range(1, 26)]
     assert all(CONDITIONS.values())
     assert str(ANSWERS_PER_ORDER) in CONDITIONS["G21"]
+
+
+def test_the_conditions_of_smime_are_s1_to_s7_and_each_fault_of_it_belongs_to_one() -> None:
+    assert list(SMIME_CONDITIONS) == [f"S{number}" for number in range(1, 8)]
+    assert all(SMIME_CONDITIONS.values())
+    assert all((CONDITION_OF[fault][0] == "S") == fault.startswith("smime-") for fault in MailFault)
+
+
+@pytest.mark.parametrize("fault", [fault for fault in MailFault if fault.startswith("smime-")])
+def test_no_fault_of_smime_takes_away_what_dkim_has_proven(fault: MailFault) -> None:
+    replace(GOOD, smime=by_smime(fault).smime).pass_gate()
+
+
+@pytest.mark.parametrize("fault", [fault for fault in MailFault if "dkim" in fault or "verifier" in fault])
+@pytest.mark.parametrize("result", [result for result in VerdictResult if result is not VerdictResult.PASS])
+def test_smime_proves_what_dkim_does_not(result: VerdictResult, fault: MailFault) -> None:
+    replace(failing(result, fault), smime=by_smime(None).smime).pass_gate()
+
+
+def test_both_are_told_of_when_a_mail_has_both_signatures_and_neither_holds() -> None:
+    with pytest.raises(Stopped) as caught:
+        by_smime(MailFault.SMIME_UNTRUSTED, MailFault.DKIM_SIGNATURE).pass_gate()
+    assert caught.value.detail == "why; and by S/MIME, smime-untrusted: therefore"
 
 
 @pytest.mark.parametrize("fault", MailFault)

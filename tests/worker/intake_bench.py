@@ -29,6 +29,7 @@ from acme_milter.worker.answer import Answerer
 from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
 from acme_milter.worker.intake import Candidate, Decision, Intake
 from acme_milter.worker.key_lookup import KeyLookup
+from acme_milter.worker.smime_verifier import SmimeVerifier
 from acme_milter.worker.vault import Vault
 from tests.protocol.sample_mail import NOW, ORDER_CREATED, RECIPIENT, SENDER, good_mail, good_zone
 
@@ -83,10 +84,12 @@ class IntakeBench:
         self.replies_due: list[str] = []
         lookup = KeyLookup(self.config.dns.nameservers, timeout=self.config.dns.timeout.total_seconds())
         self.verifier = DkimVerifier(pool, lookup)
+        self.smime = SmimeVerifier()
         self.intake = Intake(
             config=lambda: self.config,
             database=self.database,
             verifier=self.verifier,
+            smime=self.smime,
             answerer=Answerer(lambda: self.config, self.vault),
             clock=self.clock,
             reply_is_due=self.replies_due.append,
@@ -98,6 +101,7 @@ class IntakeBench:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.smime.close()
         self.database.close()
         self.names.stop()
 

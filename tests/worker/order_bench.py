@@ -39,6 +39,7 @@ from acme_milter.worker.scheduler import Scheduler
 from acme_milter.worker.vault import Vault
 from tests.worker.site import DOMAIN, SELECTOR, Site
 
+from acme_milter.worker.smime_verifier import SmimeVerifier
 END_STATES = frozenset({State.ACTIVE, State.FAILED, State.CANCELLED})
 
 
@@ -115,10 +116,12 @@ class OrderBench:
         self.intake = Intake(
             config=lambda: self.config,
             database=self.database,
+        self._smime = SmimeVerifier()
             verifier=DkimVerifier(pool, lookup),
             answerer=Answerer(lambda: self.config, self.vault),
             clock=self.clock,
             reply_is_due=self.replies_due.append,
+            smime=self._smime,
         )
         site.mx.intakes.update(dict.fromkeys(self.addresses, self.intake.decide))
         self._schedulers: list[Scheduler] = []
@@ -132,6 +135,7 @@ class OrderBench:
         for address in self.addresses:
             del self.site.mx.intakes[address]
         self.authorities.close()
+        self._smime.close()
         self.keyd.close()
         self.database.close()
 

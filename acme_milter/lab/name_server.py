@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real DNS server on loopback for DKIM keys, over UDP and TCP; what it knows, and how it misbehaves, can change."""
+"""A real DNS server on loopback for DKIM keys and CAA records, over UDP and TCP; what it knows, and how it misbehaves,
+can change.
+"""
 
 import contextlib
 import selectors
@@ -9,7 +11,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
-from dnslib import OPCODE, QTYPE, RCODE, RR, TXT, DNSError, DNSRecord
+from dnslib import CAA, OPCODE, QTYPE, RCODE, RR, TXT, DNSError, DNSRecord
 
 from acme_milter.lab.processes import free_port
 
@@ -28,7 +30,7 @@ class NameFault(StrEnum):
 
 
 class NameServer:
-    """Answers TXT questions on 127.0.0.1:`port`, a name it does not know with NXDOMAIN.
+    """Answers TXT and CAA questions on 127.0.0.1:`port`, a name it does not know with NXDOMAIN.
 
     `zones` maps a name to its TXT records. Names are compared without case and without a final dot. A fault on a name
     holds for every name below it too; "" is the fault of everything.
@@ -37,6 +39,7 @@ class NameServer:
     def __init__(self, zones: Mapping[str, Iterable[str]] | None = None) -> None:
         self._lock = threading.Lock()
         self._records: dict[str, list[bytes]] = {}
+        self._caa: dict[str, list[CAA]] = {}
         self._faults: dict[str, NameFault] = {}
         self._asked: list[str] = []
         self._thread: threading.Thread | None = None
@@ -67,6 +70,11 @@ class NameServer:
         self.remove(name)
         for text in texts:
             self.add_txt(name, text)
+
+    def set_caa(self, name: str, *records: tuple[int, str, str]) -> None:
+        """Make these (flags, tag, value) the only CAA records of a name."""
+        with self._lock:
+            self._caa[_key(name)] = [CAA(*record) for record in records]
 
     def remove(self, name: str) -> None:
         """Forget a name."""
@@ -148,7 +156,8 @@ class NameServer:
             self._asked.append(name)
             fault = next((self._faults[n] for n in _name_and_above(name) if n in self._faults), None)
             texts = self._records.get(name, [])
-            exists = any(n == name or n.endswith("." + name) for n in self._records)
+            permissions = self._caa.get(name, [])
+            exists = any(n == name or n.endswith("." + name) for n in (*self._records, *self._caa))
         reply = question.reply()
         if fault is NameFault.TIMEOUT:
             return None
@@ -163,6 +172,9 @@ class NameServer:
         elif question.q.qtype in {QTYPE.TXT, QTYPE.ANY}:
             for text in texts:
                 reply.add_answer(RR(question.q.qname, QTYPE.TXT, rdata=TXT(_strings(text)), ttl=_TTL))
+        elif question.q.qtype == QTYPE.CAA:
+            for permission in permissions:
+                reply.add_answer(RR(question.q.qname, QTYPE.CAA, rdata=permission, ttl=_TTL))
         packed: bytes = reply.pack()
         if over_udp and len(packed) > _room(question):
             # Not dnslib's truncate(): it drops the question too, and resolvers then ignore the answer.

@@ -132,6 +132,7 @@ _ALL = (
     _switch("NO_ERROR_OBJECTS", "what has turned invalid does not say why"),
     _switch("PROCESSING_WITH_ERROR", "a challenge shows an error while processing (RFC 8555 erratum 5732)"),
     Knob("REFUSE_ADDRESS", Kind.TEXT, "", "newOrder refuses these addresses or domains (comma between)"),
+    _word("CAA", "ignored enforced", "newOrder refuses an address whose domain's CAA records do not name the CA"),
     _word("CERT", "good wrongkey wrongsan expired nochain extra", "what is wrong with the certificate"),
     _seconds("CERT_LIFETIME", 365 * 86400, "how long a certificate is valid"),
     _word(

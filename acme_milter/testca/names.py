@@ -78,9 +78,15 @@ class _Question(asyncio.DatagramProtocol):
 
 async def look_up_txt(resolver: tuple[str, int], name: str) -> list[bytes]:
     """Return the TXT records of a name, each with its strings joined; empty when there are none. LookupFailedError."""
+    answers = await look_up(resolver, name, "TXT")
+    return [b"".join(record.rdata.data) for record in answers if record.rtype == QTYPE.TXT]
+
+
+async def look_up(resolver: tuple[str, int], name: str, kind: str) -> list[RR]:
+    """Return the answers to a question; none when the name or the record does not exist. LookupFailedError."""
     for patience in _TRIES:
         identity = secrets.randbelow(65536)
-        question = DNSRecord.question(name, "TXT")
+        question = DNSRecord.question(name, kind)
         question.header.id = identity
         transport, protocol = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda identity=identity: _Question(identity),  # type: ignore[misc]  # mypy: default in a lambda
@@ -93,13 +99,13 @@ async def look_up_txt(resolver: tuple[str, int], name: str) -> list[bytes]:
             continue
         finally:
             transport.close()
-        return _texts(answer)
+        return _answers(answer)
     raise LookupFailedError("the resolver did not answer")
 
 
-def _texts(answer: DNSRecord) -> list[bytes]:
+def _answers(answer: DNSRecord) -> list[RR]:
     if answer.header.rcode == RCODE.NXDOMAIN:
         return []
     if answer.header.rcode != RCODE.NOERROR:
         raise LookupFailedError(f"the resolver answered {RCODE.get(answer.header.rcode)}")
-    return [b"".join(record.rdata.data) for record in answer.rr if record.rtype == QTYPE.TXT]
+    return list(answer.rr)

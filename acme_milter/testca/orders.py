@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from acme_milter.testca.addresses import Address, parse_address
+from acme_milter.testca.caa import refuse_by_caa
 from acme_milter.testca.csr_check import Wanted, check_csr
 from acme_milter.testca.encoding import from_base64url
 from acme_milter.testca.exchange import Answer, Call, Desk, retry_after
@@ -61,6 +62,7 @@ async def new_order(desk: Desk, call: Call) -> Answer:
     office, account = desk.office, call.owner()
     refuse_by_rate(office)
     order = _asked(office, account, call.document())
+    await refuse_by_caa(office, order.identifiers)
     open_order = _open_order(office, account, order) if office.chaos.strikes("ORDERREUSE") else None
     if open_order is not None:
         return _answer(office, open_order, 201)

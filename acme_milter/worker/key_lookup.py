@@ -41,7 +41,7 @@ class KeyLookup:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._cache: dict[dns.name.Name, tuple[float, tuple[bytes, ...]]] = {}
-        self._resolver = _resolver(nameservers)
+        self._resolver = make_resolver(nameservers)
 
     def fetch(self, name: str, *, within: float | None = None) -> tuple[bytes, ...]:
         """Each TXT record of `name` (absolute, without the final dot), its strings joined with nothing between.
@@ -89,7 +89,8 @@ class KeyLookup:
             self._cache[name] = (time.monotonic() + min(float(ttl), MAX_CACHE_SECONDS), records)
 
 
-def _resolver(nameservers: Sequence[tuple[str, int]]) -> dns.resolver.Resolver | None:
+def make_resolver(nameservers: Sequence[tuple[str, int]]) -> dns.resolver.Resolver | None:
+    """One that asks these, or the system's when there are none; None when the system has none either."""
     try:
         resolver = dns.resolver.Resolver(configure=not nameservers)
     except dns.resolver.NoResolverConfiguration:

@@ -22,26 +22,39 @@ from acme_milter.store import identity
 from acme_milter.store.database import Database, StoreUnusable, in_words
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.authority_calls import AuthorityCalls
 from acme_milter.worker.bulk_calls import BulkCalls
 from acme_milter.worker.bulk_feeder import EVERY as FEED_EVERY
 from acme_milter.worker.bulk_feeder import BulkFeeder
+from acme_milter.worker.caa import CaaCheck, CaaLookup
 from acme_milter.worker.chores import Chore, Chores
 from acme_milter.worker.control import Control
+from acme_milter.worker.custody import DeliverOnce
+from acme_milter.worker.delivering import EVERY as DELIVER_EVERY
+from acme_milter.worker.delivering import Delivering
+from acme_milter.worker.delivery_calls import DeliveryCalls
 from acme_milter.worker.delivery_check import DeliveryCheck
+from acme_milter.worker.departure import EVERY as LOOK_FOR_REPLIES_EVERY
+from acme_milter.worker.departure import DepartureWatch
 from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
 from acme_milter.worker.enrolling import Enrolling
+from acme_milter.worker.failover import EVERY as MOVE_EVERY
+from acme_milter.worker.failover import Failover
 from acme_milter.worker.intake import Intake
 from acme_milter.worker.intake_service import IntakeService
 from acme_milter.worker.janitor import EVERY, Janitor
 from acme_milter.worker.key_lookup import KeyLookup
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.order_driver import OrderDriver
-from acme_milter.worker.pacer import Pacer
 from acme_milter.worker.people import People
 from acme_milter.worker.reload import Reloader
 from acme_milter.worker.renewing import Renewing
+from acme_milter.worker.request_call import RequestCall
 from acme_milter.worker.responder import Responder
+from acme_milter.worker.rollover import EVERY as ROLL_OVER_EVERY
+from acme_milter.worker.rollover import Rollover
 from acme_milter.worker.scheduler import Scheduler
+from acme_milter.worker.smime_verifier import SmimeVerifier
 from acme_milter.worker.standing_config import StandingConfig
 from acme_milter.worker.vault import Vault
 from acme_milter.worker.view_call import ViewCall
@@ -52,7 +65,6 @@ INTAKE_THREADS = 16
 KEYD_TIMEOUT = 60.0
 """Seconds; an RSA-4096 key that was not made ahead can take that long on a small machine."""
 
-from acme_milter.worker.smime_verifier import SmimeVerifier
 
 class StoppedEarly(Exception):
     """The worker was told to stop while it still waited for keyd."""
@@ -67,6 +79,7 @@ class Worker:
         self._database = Database(config.store.url)
         self._keyd = KeydClient(config.keys.socket, timeout=KEYD_TIMEOUT)
         self._pool = ArithmeticPool(config.worker.verifiers)
+        self._smime = SmimeVerifier()
         self._authorities = Authorities(
             config=self.config, database=self._database, keyd=self._keyd, clock=self._clock.now
         )
@@ -77,11 +90,16 @@ class Worker:
             clock=self._clock,
             ask_for=self._ask_for,
         )
-        self._smime = SmimeVerifier()
+        self._rollover = Rollover(
+            database=self._database, authorities=self._authorities, keyd=self._keyd, clock=self._clock.now
+        )
+        self._delivering: Delivering | None = None
+        self._caa = CaaCheck(CaaLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds()))
         self._reloader: Reloader | None = None
         self._scheduler: Scheduler | None = None
         self._chores: Chores | None = None
         self._bulk: Chores | None = None
+        self._departures: Chores | None = None
         self._asking: Chores | None = None
         self._servers: list[FrameServer] = []
 
@@ -103,6 +121,7 @@ class Worker:
         vault = Vault(data_key)
         config = self.config()
         self._scheduler = scheduler = self._make_scheduler(vault, renewing)
+        self._delivering = delivering = self._make_delivering(vault)
         lookup = KeyLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())
         answerer = Answerer(self.config, vault)
         self._reloader = reloader = Reloader(self._standing, answerer.prepare, self._clock.now)
@@ -110,15 +129,21 @@ class Worker:
             config=self.config,
             database=self._database,
             verifier=DkimVerifier(self._pool, lookup),
+            smime=self._smime,
             answerer=answerer,
             clock=self._clock.now,
             reply_is_due=scheduler.reply_is_due,
         )
         scheduler.order_became_known = intake.order_became_known
-        self._bulk = self._make_bulk(scheduler, renewing.pacer)
-        self._chores = self._make_chores(renewing.chores(scheduler.wake))
-        self._asking = Chores(renewing.asking(), self._clock)  # in a thread of its own: an authority may be silent
-        control = self._make_control(scheduler, renewing, reloader)
+        self._bulk = self._make_bulk(scheduler, renewing)
+        self._departures = self._make_departures(scheduler)
+        scheduler.enrollment_ended = self._enrollment_ended
+        to_deliver = Chore("deliveries", DELIVER_EVERY, delivering.work)
+        self._chores = self._make_chores([*renewing.chores(scheduler.wake), to_deliver])
+        # In a thread of its own: an authority may be silent.
+        exchanging = Chore("rollover", ROLL_OVER_EVERY, self._rollover.work)
+        self._asking = Chores([exchanging, *renewing.asking()], self._clock)
+        control = self._make_control(scheduler, renewing, reloader, vault)
         self._servers = [
             FrameServer(
                 config.worker.intake_socket,
@@ -127,14 +152,14 @@ class Worker:
                 threads=INTAKE_THREADS,
                 on_error=_on_error,
             ),
-            smime=self._smime,
             FrameServer(config.worker.control_socket, CONTROL_MODE, control.handle, threads=4, on_error=_on_error),
         ]
         # The sockets first: holding them proves that no other worker holds leases at this place.
         for server in self._servers:
             server.start()
+        delivering.start()
         scheduler.start()
-        for chores in (self._chores, self._asking, self._bulk):
+        for chores in (self._chores, self._asking, self._bulk, self._departures):
             chores.start()
 
     def reload(self) -> None:
@@ -147,53 +172,86 @@ class Worker:
         self._standing.stop_waiting()
         for server in self._servers:
             server.stop()
-        for chores in (self._chores, self._asking, self._bulk):
+        for chores in (self._chores, self._asking, self._bulk, self._departures):
             if chores is not None:
                 chores.stop()
         if self._scheduler is not None:
             self._scheduler.stop()
+        if self._delivering is not None:
+            self._delivering.stop()
         self._people.stop()
         self._pool.close()
+        self._smime.close()
+        self._caa.close()
         self._authorities.close()
         self._keyd.close()
         self._database.close()
 
     def catch_up(self) -> None:
         """Do the chores that are due, and look for orders at once: for whoever moves the clock, as a rehearsal does."""
-        for chores in (self._chores, self._asking, self._bulk):
+        for chores in (self._chores, self._asking, self._bulk, self._departures):
             if chores is not None:
                 chores.do_what_is_due()
         if self._scheduler is not None:
             self._scheduler.wake()
 
-    def _make_control(self, scheduler: Scheduler, renewing: Renewing, reloader: Reloader) -> Control:
+    def _make_control(self, scheduler: Scheduler, renewing: Renewing, reloader: Reloader, vault: Vault) -> Control:
         enrolling = Enrolling(
-            config=self.config, database=self._database, clock=self._clock.now, work_is_due=scheduler.wake
+            config=self.config,
+            database=self._database,
+            clock=self._clock.now,
+            work_is_due=scheduler.wake,
+            choosing=renewing.choosing,
         )
         views = ViewCall(config=self.config, database=self._database, clock=self._clock.now)
         bulk = BulkCalls(config=self.config, database=self._database, clock=self._clock.now, feed_soon=self._feed_soon)
+        requests = RequestCall(
+            config=self.config, database=self._database, clock=self._clock.now, work_is_due=scheduler.wake
+        )
+        deliveries = DeliveryCalls(
+            config=self.config,
+            database=self._database,
+            vault=vault,
+            clock=self._clock.now,
+            work_is_due=lambda: self._ask_for("deliveries"),
+        )
         return Control(
             {
                 "enroll": enrolling.answer,
                 "view": views.answer,
                 "configuration": reloader.answer,
                 **bulk.calls,
+                "certificate-request": requests.answer,
+                **deliveries.answers(),
                 **self._people.answers(),
-        self._smime.close()
-        self._caa.close()
                 **renewing.answers(scheduler.wake),
+                **self._authority_calls().answers(),
             }
+        )
+
+    def _authority_calls(self) -> AuthorityCalls:
+        def exchange_soon() -> None:
+            if self._asking is not None:
+                self._asking.ask_for("rollover")
+
+        return AuthorityCalls(
+            config=self.config,
+            database=self._database,
+            authorities=self._authorities,
+            rollover=self._rollover,
+            clock=self._clock.now,
+            exchange_soon=exchange_soon,
         )
 
     def _ask_for(self, chore: str) -> None:
         if self._chores is not None:
             self._chores.ask_for(chore)
 
-    def _make_bulk(self, scheduler: Scheduler, pacer: Pacer) -> Chores:
-        """A thread of its own: a source that takes minutes to be read must not hold up a run."""
+    def _make_bulk(self, scheduler: Scheduler, renewing: Renewing) -> Chores:
+        """A thread of its own: a source that takes minutes to be read must hold up no run, and no way to elsewhere."""
 
         def places(connection: sa.Connection, now: datetime) -> dict[str, int]:
-            return {name: room.places for name, room in pacer.rooms(connection, now).items()}
+            return {name: room.places for name, room in renewing.pacer.rooms(connection, now).items()}
 
         feeder = BulkFeeder(
             config=self.config,
@@ -201,13 +259,49 @@ class Worker:
             clock=self._clock.now,
             places=places,
             work_is_due=scheduler.wake,
+            choosing=renewing.choosing,
         )
-        scheduler.enrollment_ended = self._feed_soon
-        return Chores([Chore("bulk", FEED_EVERY, feeder.feed)], self._clock)
+        failover = Failover(
+            config=self.config,
+            database=self._database,
+            clock=self._clock,
+            choosing=renewing.choosing,
+            work_is_due=scheduler.wake,
+        )
+        scheduler.breaker.changed = renewing.prober.changed = self._move_soon
+        chores = [Chore("failover", MOVE_EVERY, failover.look), Chore("bulk", FEED_EVERY, feeder.feed)]
+        return Chores(chores, self._clock)
+
+    def _move_soon(self) -> None:
+        if self._bulk is not None:
+            self._bulk.ask_for("failover")
 
     def _feed_soon(self) -> None:
         if self._bulk is not None:
             self._bulk.ask_for("bulk")
+
+    def _enrollment_ended(self) -> None:
+        self._feed_soon()
+        self._ask_for("deliveries")
+
+    def _make_delivering(self, vault: Vault) -> Delivering:
+        return Delivering(
+            owner=self._new_owner(),
+            config=self.config,
+            database=self._database,
+            vault=vault,
+            keyd=self._keyd,
+            clock=self._clock.now,
+            when_done=DeliverOnce(self.config, self._clock.now).look,
+        )
+
+    @property
+    def _place(self) -> str:
+        return f"{socket.gethostname()}:{self.config().worker.control_socket}"
+
+    def _new_owner(self) -> str:
+        """A predecessor that is still asleep somewhere must not pass for us."""
+        return f"{self._place}#{secrets.token_hex(4)}"
 
     def _make_chores(self, more: list[Chore]) -> Chores:
         janitor = Janitor(database=self._database, clock=self._clock.now)
@@ -220,9 +314,19 @@ class Worker:
 
         return Chores([Chore("janitor", EVERY, tidy), *self._people.chores(), *more], self._clock)
 
+    def _make_departures(self, scheduler: Scheduler) -> Chores:
+        """A thread of its own: a Postfix that takes its time with its queue holds up nothing else."""
+        watch = DepartureWatch(
+            place=self._place,
+            config=self.config,
+            database=self._database,
+            clock=self._clock,
+            work_is_due=scheduler.wake,
+        )
+        return Chores([Chore("departures", LOOK_FOR_REPLIES_EVERY, watch.look)], self._clock)
+
     def _make_scheduler(self, vault: Vault, renewing: Renewing) -> Scheduler:
-        place = f"{socket.gethostname()}:{self.config().worker.control_socket}"
-        owner = f"{place}#{secrets.token_hex(4)}"  # a predecessor that is still asleep somewhere must not pass for us
+        owner = self._new_owner()
         desk = OrderDesk(
             config=self.config,
             database=self._database,
@@ -231,6 +335,7 @@ class Worker:
             authorities=self._authorities,
             clock=self._clock.now,
             mail_arrives=DeliveryCheck(config=self.config, database=self._database, clock=self._clock),
+            may_issue=self._caa,
         )
         responder = Responder(
             owner=owner,
@@ -241,15 +346,16 @@ class Worker:
             clock=self._clock.now,
         )
         return Scheduler(
-            place=place,
+            place=self._place,
             owner=owner,
             config=self.config,
             database=self._database,
-            driver=OrderDriver(desk),
+            driver=OrderDriver(desk, renewing.choosing),
             responder=responder,
             pacer=renewing.pacer,
             clock=self._clock.now,
             threads=self.config().worker.threads,
+            choosing=renewing.choosing,
         )
 
 

@@ -76,8 +76,8 @@ def _opened(source: str) -> Iterator[TextIO]:
 
 def known_authority(config: "Config", name: str | None) -> str | None:
     """`name`, when it is configured; otherwise the end of the command."""
-    if name is not None and name not in config.authorities:
-        raise click.UsageError(f"authorities.{name} is not configured; there is: {', '.join(config.authorities)}")
+    if name is not None and name not in config.named_authorities:
+        raise click.UsageError(f"authorities.{name} is not configured; there is: {', '.join(config.named_authorities)}")
     return name
 
 

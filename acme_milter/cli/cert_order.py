@@ -23,6 +23,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON doc
 @click.command()
 @_ADDRESSES
 @click.option("--again", is_flag=True, help="Order even where a certificate is active.")
+@click.option("--staging", is_flag=True, help="Rehearse at its authority's staging service; nothing else changes.")
 @_WAIT
 @_TIMEOUT
 @_YES
@@ -32,6 +33,7 @@ def issue(
     context: click.Context,
     addresses: Sequence[str],
     again: bool,
+    staging: bool,
     wait: bool,
     timeout: float | None,
     yes: bool,
@@ -44,7 +46,7 @@ def issue(
     config = load_config_or_exit(context)
     wanted = addresses_of(addresses)
     confirm_count(len(wanted), "order certificates for", yes=yes)
-    results = ask_worker_in_parts(config, "enroll", "addresses", wanted, again=again)
+    results = ask_worker_in_parts(config, "enroll", "addresses", wanted, again=again, staging=staging)
     schema = "acme-milter/cert-issue/1"
     end_ordering(context, config, results, schema=schema, as_json=as_json, wait=wait, timeout=timeout)
 

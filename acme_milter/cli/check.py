@@ -35,7 +35,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
     click.echo(
         f"configuration ok: {_count(len(config.managed()), 'mailbox', 'mailboxes')}"
         f" in {_count(len(config.domains), 'domain', 'domains')},"
-        f" {_count(len(config.authorities), 'authority', 'authorities')}{sources}"
+        f" {_count(len(config.named_authorities), 'authority', 'authorities')}{sources}"
     )
 
 
@@ -48,7 +48,7 @@ def _check_as_json(ctx: click.Context) -> None:
         config = load(config_path(ctx), files=True)
         answer["mailboxes"] = len(config.managed())
         answer["domains"] = sorted(config.domains)
-        answer["authorities"] = list(config.authorities)
+        answer["authorities"] = list(config.named_authorities)
         answer["sources"] = list(config.sources)
         answer["notes"] = list(_notes(config))
     except ConfigFaults as found:
@@ -87,7 +87,7 @@ def _notes(config: "Config") -> Iterator[str]:
 def _extras(config: "Config") -> Iterator[str]:
     from acme_milter.certificate.lint import MISSING, lint_is_installed
 
-    for name, authority in config.authorities.items():
+    for name, authority in config.named_authorities.items():
         if authority.lint == "require" and not lint_is_installed():
             yield f"authorities.{name}.lint: {MISSING}"
 

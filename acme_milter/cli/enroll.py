@@ -24,10 +24,17 @@ __all__ = ["ask_for", "enroll", "follow"]
     "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="With --wait: give up waiting after this."
 )
 @click.option("--again", is_flag=True, help="Order even where a certificate is active.")
+@click.option("--staging", is_flag=True, help="Rehearse at its authority's staging service; nothing else changes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.pass_context
 def enroll(
-    context: click.Context, addresses: Sequence[str], wait: bool, timeout: float | None, again: bool, as_json: bool
+    context: click.Context,
+    addresses: Sequence[str],
+    wait: bool,
+    timeout: float | None,
+    again: bool,
+    staging: bool,
+    as_json: bool,
 ) -> None:
     """Order a certificate for each ADDRESS; "-" reads addresses from standard input, one a line.
 
@@ -35,10 +42,10 @@ def enroll(
     opened (with --wait: are active), 3 when some, 1 when none, 75 when it took longer than --timeout.
     """
     config = load_config_or_exit(context)
-    results = ask_for(config, addresses_of(addresses), again=again)
+    results = ask_for(config, addresses_of(addresses), again=again, staging=staging)
     end_ordering(context, config, results, schema="acme-milter/enroll/1", as_json=as_json, wait=wait, timeout=timeout)
 
 
-def ask_for(config: "Config", addresses: Sequence[str], *, again: bool) -> list[dict[str, Any]]:
+def ask_for(config: "Config", addresses: Sequence[str], *, again: bool, staging: bool = False) -> list[dict[str, Any]]:
     """Ask the running worker for enrollments; exits 75 when none is running."""
-    return ask_worker_in_parts(config, "enroll", "addresses", addresses, again=again)
+    return ask_worker_in_parts(config, "enroll", "addresses", addresses, again=again, staging=staging)

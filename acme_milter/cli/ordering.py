@@ -20,6 +20,8 @@ LOOK_EVERY = 0.25
 
 REFUSALS = {
     "not-managed": "not a managed mailbox; see why with: acme-milter mailbox why {address}",
+    "order-open": "has an order under way already; see: acme-milter mailbox show {address}",
+    "no-staging": "its authority has no staging service; name its directory with authorities.NAME.staging",
     "no-certificate": "has no certificate that could be renewed; order one with: acme-milter cert issue {address}",
 }
 """Outcomes that bring no order, for people; any other word is shown as it is."""
@@ -97,7 +99,7 @@ def _wait(
             err=True,
         )
         context.exit(ExitCode.TRY_LATER)
-    active = sum(row.state is State.ACTIVE for row in rows)
+    active = sum(row.state in {State.ACTIVE, State.REHEARSED} for row in rows)
     context.exit(exit_code(active, len(rows) - active + len(refused)))
 
 

@@ -24,7 +24,7 @@ STAGES: tuple[tuple[str, frozenset[State]], ...] = (
     ("replying", frozenset({State.REPLYING, State.REPLIED})),
     ("validating", frozenset({State.VALIDATING})),
     ("finalizing", frozenset({State.FINALIZING, State.ISSUED})),
-    ("issued", frozenset({State.ACTIVE, State.SUPERSEDED})),
+    ("issued", frozenset({State.ACTIVE, State.SUPERSEDED, State.REHEARSED})),
     ("failed", frozenset({State.FAILED, State.CANCELLED, State.REVOKED, State.EXPIRED})),
 )
 """The words people see, and the states that each stands for."""

@@ -25,7 +25,7 @@ def as_document(config: Config, *, everything: bool = False) -> Document:
         "worker": _part(config.worker, WorkerSection(), everything),
         "keys": _part(config.keys, KeysSection(), everything),
         "dns": _part(config.dns, DnsSection(), everything),
-        "authorities": {name: _authority(each, everything) for name, each in config.authorities.items()},
+        "authorities": {name: _authority(each, everything) for name, each in config.named_authorities.items()},
         "sources": {name: _source(each, everything) for name, each in config.sources.items()},
         "defaults": _part(config.defaults, Defaults(), everything),
         "domains": {name: _domain(config, name, each, everything) for name, each in config.domains.items()},

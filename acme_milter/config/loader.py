@@ -29,6 +29,7 @@ from acme_milter.config.schema import (
     MilterSection,
     Store,
     WorkerSection,
+    with_staging,
 )
 from acme_milter.config.section import Section
 from acme_milter.config.selection import selection_of
@@ -158,7 +159,7 @@ class _Reading:
             worker=worker,
             keys=keys,
             dns=dns,
-            authorities=authorities,
+            authorities=with_staging(authorities),
             sources=sources,
             defaults=defaults,
             domains=domains,
@@ -229,7 +230,10 @@ class _Reading:
             self.complain(locate(top, [*place, "preset"]), f"unknown preset{near}; there are: {known}")
             # Whatever that preset would have given must not be reported as missing.
             own, wanted = {"directory": "https://unknown.invalid/"} | own | {"preset": DEFAULT}, DEFAULT
-        self.raw[name] = laid_under(read_preset(wanted), own)
+        preset = read_preset(wanted)
+        if "directory" in own:
+            preset.pop("staging", None)  # another service than the one that is known: its staging is not known
+        self.raw[name] = laid_under(preset, own)
         return self.section(top, place, Authority, self.raw[name])
 
     def section(self, top: Node, place: list[str], model: type[S], plain: Any = None) -> S | None:

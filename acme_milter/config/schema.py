@@ -53,6 +53,7 @@ from acme_milter.config.values import (
     SocketPath,
     StoreUrl,
 )
+from acme_milter.enrollment.staging import is_staging, staging_of
 from acme_milter.protocol.dkim_policy import HeaderCoverage
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
 from acme_milter.protocol.token import TokenJoin
@@ -221,6 +222,16 @@ class Authority(Section):
     use_ari: bool = True
 
 
+def with_staging(named: Mapping[str, Authority]) -> dict[str, Authority]:
+    """These, and the staging service of each that has one: the same in everything but where it is."""
+    staging = {
+        staging_of(name): each.model_copy(update={"directory": each.staging, "staging": None})
+        for name, each in named.items()
+        if each.staging is not None
+    }
+    return {**named, **staging}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole configuration after every check. Look-ups are by dictionary: 100 000 mailboxes cost nothing.
@@ -228,7 +239,8 @@ class Config:
     `domains` and `policies` are keyed by A-label; `policies` has each domain's policy in force, with defaults and
     authorities filled in, `layers` those of its groups and single mailboxes. `members` leads from the lower-case form
     of each managed address to what is known of it; no two differ only by case. A file knows the listed ones;
-    `with_members` adds those that the sources brought. `selections` say which of them are wanted.
+    `with_members` adds those that the sources brought. `selections` say which of them are wanted. `authorities` has the
+    named ones, and after them, as NAME:staging, the staging service of each that has one.
     """
 
     path: Path
@@ -252,6 +264,11 @@ class Config:
         managed = frozenset(member.address for member in self.members.values())
         object.__setattr__(self, "_managed", managed)
         object.__setattr__(self, "policies", {name: layers.base for name, layers in self.layers.items()})
+
+    @property
+    def named_authorities(self) -> Mapping[str, Authority]:
+        """The authorities that the file names, without the staging services of some of them."""
+        return {name: each for name, each in self.authorities.items() if not is_staging(name)}
 
     def with_members(self, found: Iterable[Member]) -> "Config":
         """This configuration with the mailboxes that the store knows.

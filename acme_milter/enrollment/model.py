@@ -25,6 +25,7 @@ class State(enum.StrEnum):
     SUPERSEDED = "superseded"  # nobody: a newer certificate took its place, or the mailbox is not theirs any more
     REVOKED = "revoked"  # nobody
     EXPIRED = "expired"  # nobody
+    REHEARSED = "rehearsed"  # nobody: a staging service's certificate, which is no mailbox's current one
 
 
 class Cause(enum.StrEnum):

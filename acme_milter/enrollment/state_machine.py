@@ -147,6 +147,13 @@ class Cancelled(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsed(Event):
+    """As `Activated`, of what a staging service issued: the way works, and the certificate is nobody's."""
+
+    ends: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Superseded(Event):
     """A newer certificate of the same mailbox and authority is active."""
 
@@ -201,11 +208,13 @@ TRANSITIONS: dict[tuple[State, type[Event]], State] = {
     (State.FINALIZING, CertificateReady): State.FINALIZING,
     (State.FINALIZING, CertificateIssued): State.ISSUED,
     (State.ISSUED, Activated): State.ACTIVE,
+    (State.ISSUED, Rehearsed): State.REHEARSED,
     (State.ACTIVE, Superseded): State.SUPERSEDED,
     (State.ACTIVE, Retired): State.SUPERSEDED,
     (State.ACTIVE, Revoked): State.REVOKED,
     (State.ACTIVE, Expired): State.EXPIRED,
     (State.SUPERSEDED, Revoked): State.REVOKED,
+    (State.REHEARSED, Revoked): State.REVOKED,
     **{(state, Deferred): state for state in OPEN_STATES},
     **{(state, Failed): State.FAILED for state in OPEN_STATES},
     **{(state, Cancelled): State.CANCELLED for state in OPEN_STATES},

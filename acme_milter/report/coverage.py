@@ -45,7 +45,7 @@ def standings(connection: sa.Connection, config: Config, now: datetime) -> Stand
     return Standings(
         tallies.with_certificate(connection, now),
         tallies.with_open_enrollment(connection),
-        tallies.with_failure(connection, list(config.authorities)),
+        tallies.with_failure(connection, list(config.named_authorities)),
         tallies.missing(connection),
     )
 

@@ -32,7 +32,7 @@ def bulk_simulate(
     day = datetime.fromisoformat(when)
     if day < now:
         raise Unanswerable(f"{day:%Y-%m-%d} is over; name a day to come")
-    if authority is not None and authority not in config.authorities:
+    if authority is not None and authority not in config.named_authorities:
         raise Unanswerable(f"authorities.{authority}: is not configured")
     authority_of = _authority_of(connection, config)
     mailboxes = Counter(authority_of.values())

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import State
+from acme_milter.enrollment.staging import is_staging
 from acme_milter.report.coverage import by_domain, standings, total_of
 from acme_milter.report.member import look_up
 from acme_milter.report.rows import Row, enrollment_row, instant, plain
@@ -87,7 +88,7 @@ def _stages(states: Mapping[State, int], total: Mapping[str, int]) -> dict[str, 
 
 def _today(connection: sa.Connection, config: Config, now: datetime) -> Row:
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    return {"since": midnight.isoformat(), **tallies.since(connection, midnight, list(config.authorities))}
+    return {"since": midnight.isoformat(), **tallies.since(connection, midnight, list(config.named_authorities))}
 
 
 def _authorities(connection: sa.Connection, config: Config, now: datetime) -> list[Row]:
@@ -96,7 +97,7 @@ def _authorities(connection: sa.Connection, config: Config, now: datetime) -> li
     ordered = tallies.ordered(connection, now - HOUR, names)
     failed = tallies.failed(connection, now - HOUR, names)
     paused = pauses.in_force(connection, now)
-    return [
+    rows: list[Row] = [
         {
             "authority": name,
             "in_flight": budgets.moving(connection, name) + sum(beginning.get(name, {}).values()),
@@ -109,6 +110,7 @@ def _authorities(connection: sa.Connection, config: Config, now: datetime) -> li
         }
         for name, authority in config.authorities.items()
     ]
+    return [row for row in rows if not is_staging(str(row["authority"])) or row["in_flight"] or row["orders_this_hour"]]
 
 
 def _pause(pause: Pause | None) -> Row | None:

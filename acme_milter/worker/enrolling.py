@@ -12,6 +12,7 @@ from acme_milter.eventlog import Event, log_event
 from acme_milter.store import audit, enrollments
 from acme_milter.store.database import Database
 from acme_milter.worker.choice import Choosing
+from acme_milter.worker.rehearsing import rehearse
 
 AT_ONCE = 100
 """Enrollments in one transaction: a challenge mail's commit must not wait longer than a fraction of a second."""
@@ -36,17 +37,25 @@ class Enrolling:
         self._choosing = choosing or Choosing(config)
 
     def answer(self, header: dict[str, object]) -> dict[str, object]:
-        """``addresses``: at most some thousands. ``again``: even where a certificate is active."""
+        """``addresses``: at most some thousands. ``again``: even where a certificate is active.
+
+        ``staging``: at its authority's staging service, where nothing that a mailbox has is in the way.
+        """
         addresses = [str(address) for address in cast("list[object]", header.get("addresses") or [])]
         again = bool(header.get("again"))
         results: list[dict[str, object]] = []
         for start in range(0, len(addresses), AT_ONCE):
-            results += self._enroll_some(addresses[start : start + AT_ONCE], again=again)
+            some = addresses[start : start + AT_ONCE]
+            results += self._rehearse_some(some) if header.get("staging") else self._enroll_some(some, again=again)
         opened_count = sum(result["outcome"] == "opened" for result in results)
         if opened_count:
             log_event(Event.ENROLLMENT_OPENED, count=opened_count)
         self._work_is_due()
         return {"results": results}
+
+    def _rehearse_some(self, addresses: list[str]) -> list[dict[str, object]]:
+        with self._database.write() as connection:
+            return [rehearse(connection, self._config(), address, self._clock()) for address in addresses]
 
     def _enroll_some(self, addresses: list[str], *, again: bool) -> list[dict[str, object]]:
         config = self._config()
@@ -62,7 +71,8 @@ class Enrolling:
                 authority = self._choosing.for_new(connection, policy, now, Cause.ASKED)
                 # One order is enough, and so is one certificate, whichever authority of its list it comes from.
                 listed = [e for e in enrollments.of_mailbox(connection, mailbox) if e.authority in policy.authorities]
-                known = sorted(listed, key=lambda e, chosen=authority: e.authority != chosen)  # type: ignore[misc]  # mypy cannot tell a lambda's default
+                known = [e for e in listed if e.authority == authority]
+                known += [e for e in listed if e.authority != authority]
                 open_one = next((e for e in known if e.is_open), None)
                 held = in_use(known, {member.principal})
                 opening = opening_of(usages_of(policy.certificate.layout), held, again=again)

@@ -15,11 +15,13 @@ from acme_milter.certificate.refusal import CertificateRefused
 from acme_milter.enrollment.backoff import poll_delay
 from acme_milter.enrollment.kinds import in_use, supersedes
 from acme_milter.enrollment.model import Enrollment, State
+from acme_milter.enrollment.staging import is_staging
 from acme_milter.enrollment.state_machine import (
     Activated,
     CertificateIssued,
     CertificateReady,
     FinalizeSent,
+    Rehearsed,
     Superseded,
     advance,
 )
@@ -144,6 +146,8 @@ class Issuance:
         except AuthorityUnusable:  # not configured any more, perhaps
             if enrollment.attempts < CLEANUP_ATTEMPTS:
                 raise
+        if is_staging(enrollment.authority):
+            return Step(Rehearsed())
         now = self.desk.clock()
 
         def take_over(connection: sa.Connection) -> None:

@@ -11,6 +11,7 @@ from acme_milter.acme.problem import AcmeError, ServerRefused
 from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX, reorder_delay
 from acme_milter.enrollment.gate import CHALLENGE_LIFETIME
 from acme_milter.enrollment.model import Enrollment, State
+from acme_milter.enrollment.staging import is_staging
 from acme_milter.enrollment.state_machine import Deferred, Failed
 from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
@@ -152,7 +153,7 @@ class OrderDriver:
             assert failed is not None
             open_next(connection, self._desk.config(), failed, now)
 
-        if not again:
+        if not again or is_staging(enrollment.authority):  # who rehearses looks at it, and tries again himself
             return Step(Failed(last_error=error), also=go_on, afterwards=give_back)
         successor_id = uuid.uuid4().hex
 

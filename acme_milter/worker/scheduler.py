@@ -21,7 +21,10 @@ from acme_milter.keys.refusal import KeydRefused
 from acme_milter.keys.sealing import SealBroken
 from acme_milter.store import audit, enrollments, outbox, pauses, queue
 from acme_milter.store.database import Database, in_words
+from acme_milter.worker.agreement import pause_until_agreed, wants_agreement
 from acme_milter.worker.authorities import AuthorityUnusable
+from acme_milter.worker.breaker import Breaker
+from acme_milter.worker.choice import Choosing
 from acme_milter.worker.claims import LEASE, Claims
 from acme_milter.worker.order_driver import OrderDriver
 from acme_milter.worker.pacer import Pacer
@@ -63,6 +66,7 @@ class Scheduler:
         pacer: Pacer,
         clock: Callable[[], datetime],
         threads: int,
+        choosing: Choosing,
     ) -> None:
         self._place = place
         self._owner = owner
@@ -71,7 +75,8 @@ class Scheduler:
         self._driver = driver
         self._responder = responder
         self._turns = Turns(config, pacer)
-        self._claims = Claims(owner=owner, database=database, pacer=pacer, clock=clock)
+        self._claims = Claims(owner=owner, database=database, pacer=pacer, clock=clock, choosing=choosing)
+        self.breaker = Breaker(clock)
         self._clock = clock
         self.order_became_known: Callable[[], None] = _nobody_waits
         self.enrollment_ended: Callable[[], None] = _nobody_waits
@@ -203,12 +208,14 @@ class Scheduler:
     def _try_step(self, enrollment: Enrollment) -> Step:
         """Take the step; a failure that may pass becomes a later attempt, and says so where people look."""
         try:
-            return self._driver.take_step(enrollment)
+            return self.breaker.watch(enrollment, self._driver.take_step(enrollment))
         except RateLimited as error:
             self._pause(enrollment.authority, error)
             return self._later(enrollment, str(error), error.retry_after or DEFAULT_PAUSE)
         except AcmeError as error:
-            return self._later(enrollment, str(error), error.retry_after)
+            if wants_agreement(error):
+                pause_until_agreed(self._database, enrollment.authority, error, self._clock())
+            return self.breaker.watch(enrollment, self._later(enrollment, str(error), error.retry_after), error)
         except (KeydUnavailable, KeydRefused, AuthorityUnusable, SealBroken) as error:
             return self._later(enrollment, str(error))
         except Exception as error:  # noqa: BLE001 the edge of a step: a mistake of ours holds up one mailbox, visibly
@@ -264,7 +271,7 @@ class Scheduler:
         if after.state is State.AWAITING_MAIL and before.state is State.ORDERING:
             self.order_became_known()
             log_event(Event.ORDER_PLACED, **facts, from_=after.challenge_sender)
-        elif after.state is State.ACTIVE:
+        elif after.state in {State.ACTIVE, State.REHEARSED}:
             log_event(
                 Event.CERTIFICATE_ISSUED, **facts, took=f"{(self._clock() - after.opened_at).total_seconds():.1f}s"
             )

@@ -94,7 +94,8 @@ class Worker:
             database=self._database, authorities=self._authorities, keyd=self._keyd, clock=self._clock.now
         )
         self._delivering: Delivering | None = None
-        self._caa = CaaCheck(CaaLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds()))
+        permissions = CaaLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())
+        self._caa = CaaCheck(permissions, self._clock)
         self._reloader: Reloader | None = None
         self._scheduler: Scheduler | None = None
         self._chores: Chores | None = None

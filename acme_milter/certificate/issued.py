@@ -16,7 +16,7 @@ from acme_milter.certificate.csr import spki_of
 from acme_milter.certificate.pem_chain import parse_pem_chain, write_pem_chain
 from acme_milter.certificate.refusal import CertificateFault, CertificateRefused
 from acme_milter.certificate.subject_name import names_address, subject_alternative_name
-from acme_milter.certificate.usage import KeyUsageKind
+from acme_milter.certificate.usage import KeyUsageKind, usage_in
 
 CLOCK_SKEW = timedelta(minutes=5)
 """How far ahead of ours a CA's clock may be."""
@@ -124,18 +124,27 @@ def _check_dates(leaf: x509.Certificate, now: datetime) -> None:
 
 
 def _check_purpose(leaf: x509.Certificate, usage: KeyUsageKind) -> None:
-    """emailProtection is there (S/MIME BR §7.1.2.3); keyUsage, if any, fits the key's use (RFC 8550 §4.4.2)."""
+    """emailProtection is there (S/MIME BR §7.1.2.3); keyUsage fits the key's use (RFC 8550 §4.4.2, RFC 8823 §3.3).
+
+    One that is to sign only must not say that it can be encrypted to, nor the other way round: what others would then
+    encrypt to the wrong key, nobody may be able to read.
+    """
     extended = extension_of(leaf, x509.ExtendedKeyUsage)
     if extended is None or ExtendedKeyUsageOID.EMAIL_PROTECTION not in extended:
         raise CertificateRefused(CertificateFault.NO_EMAIL_PROTECTION, "the extended key usage lacks emailProtection")
     bits = extension_of(leaf, x509.KeyUsage)
+    is_rsa = isinstance(leaf.public_key(), rsa.RSAPublicKey)
+    if usage is not KeyUsageKind.DUAL and usage_in(bits, is_rsa=is_rsa) is KeyUsageKind.DUAL:
+        raise CertificateRefused(
+            CertificateFault.KEY_USAGE,
+            f"keyUsage allows more than to {usage}: the authority issues no certificates for one use; layout: single",
+        )
     if bits is None:
         return
     if usage is not KeyUsageKind.ENCRYPT and not (bits.digital_signature or bits.content_commitment):
         raise CertificateRefused(CertificateFault.KEY_USAGE, "keyUsage does not allow signatures")
     if usage is KeyUsageKind.SIGN:
         return
-    is_rsa = isinstance(leaf.public_key(), rsa.RSAPublicKey)
     if not (bits.key_encipherment if is_rsa else bits.key_agreement):
         needed = "keyEncipherment" if is_rsa else "keyAgreement"
         raise CertificateRefused(CertificateFault.KEY_USAGE, f"keyUsage lacks {needed}, so nobody can encrypt")

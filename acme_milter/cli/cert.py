@@ -11,6 +11,7 @@ COMMANDS = {
     "issue": ("acme_milter.cli.cert_order:issue", "Order certificates for mailboxes."),
     "renew": ("acme_milter.cli.cert_order:renew", "Order successors of certificates now."),
     "revoke": ("acme_milter.cli.cert_revoke:revoke", "Have certificates revoked."),
+    "request": ("acme_milter.cli.cert_request:request", "Bring a request whose key is elsewhere."),
     "export": ("acme_milter.cli.export:export", "Write a mailbox's certificates and keys to files."),
     "import": ("acme_milter.cli.cert_import:import_certificate", "Take in a certificate and key from elsewhere."),
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
+from click.core import ParameterSource
 
 from acme_milter.certificate.pkcs12 import P12Format
 from acme_milter.certificate.usage import KeyUsageKind
@@ -14,10 +15,12 @@ from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.confirm import confirm_count
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.export_csv import CSV_FORMATS, check_apart, exit_status, export_csv, tell
-from acme_milter.cli.exporting import Contents, Exporter, NotExportable, OutUnusable, holder_of
+from acme_milter.cli.exporting import CHAIN, Contents, Exporter, NotExportable, OutUnusable, holder_of
 from acme_milter.cli.keyd import asking_keyd
 from acme_milter.cli.store import reading_store
 from acme_milter.cli.view import print_document
+from acme_milter.report.member import look_up
+from acme_milter.report.unanswerable import Unanswerable
 from acme_milter.store import certificates, timeline
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from acme_milter.store.mailbox_keys import StoredMailboxKey
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
-FORMATS = ("pem", P12Format.MODERN.value, P12Format.LEGACY.value)
+FORMATS = ("pem", P12Format.MODERN.value, P12Format.LEGACY.value, CHAIN)
 _P12_FORMATS = (P12Format.MODERN.value, P12Format.LEGACY.value)
 
 
@@ -70,7 +73,7 @@ def export(
     """Write ADDRESS's certificate and private key. The passphrase goes to standard output, never into a file.
 
     With --history all that the mailbox's present person had before as well, under whatever address: what is needed to
-    read old mail. What somebody else had at this address before is not among it.
+    read old mail. What somebody else had at this address before is not among it. chain writes the certificate alone.
 
     gmail-csv and intune-csv take any number of addresses ("-" reads them from standard input) and write a PKCS#12 file
     for each into --out, and into --passphrases, which must be elsewhere, the list that upload scripts go by.
@@ -87,6 +90,7 @@ def export(
             _end_list(context, document, as_json=as_json)
             return
         with reading_store(config) as database, asking_keyd(context, config) as keyd:
+            form = _form(context, config, database, named[0], form)
             document = _export_one(config, database, keyd, named[0], form, out, history=history)
     except NotExportable as reason:
         click.echo(str(reason), err=True)
@@ -117,8 +121,8 @@ def _export_one(
 ) -> dict[str, object]:
     mailbox, principal = holder_of(database, config.canonical(address) or address)
     current, older = _choose(database, mailbox, principal, history=history)
-    exporter = Exporter(database, keyd, out)
-    older_form = P12Format.LEGACY.value if form == P12Format.LEGACY else P12Format.MODERN.value
+    exporter = Exporter(config, database, keyd, out)
+    older_form = form if form in {P12Format.LEGACY, CHAIN} else P12Format.MODERN.value
     present = [_export(exporter, one, form, _stem(mailbox, one)) for one in current]
     past = [_export(exporter, one, older_form, f"{one.address}.{one.serial}") for one in older]
     document: dict[str, object] = {"schema": "acme-milter/export/1", "address": mailbox, "files": []}
@@ -127,6 +131,18 @@ def _export_one(
     if len(present) > 1:
         document["further"] = present[1:]
     return document | ({"history": past} if history else {})
+
+
+def _form(context: click.Context, config: "Config", database: "Database", address: str, form: str) -> str:
+    """Where the key was never here, the chain is what there is, unless somebody insists."""
+    if context.get_parameter_source("form") is not ParameterSource.DEFAULT:
+        return form
+    try:
+        with database.read() as connection:
+            policy = look_up(connection, config, address).policy
+    except Unanswerable:
+        return form
+    return CHAIN if policy is not None and policy.custody == "csr" else form
 
 
 def _stem(mailbox: str, certificate: "StoredCertificate") -> str:
@@ -152,6 +168,8 @@ def _export(exporter: Exporter, certificate: "StoredCertificate", form: str, nam
     stem = name.replace("/", "_")
 
     def make(keyd: "KeydClient", certificate: "StoredCertificate", key: "StoredMailboxKey") -> Contents:
+        if form == CHAIN:
+            return {f"{stem}.chain.pem": certificate.chain_pem}, ""
         if form == "pem":
             key_pem, passphrase = keyd.export_pem(key.id, key.principal, key.sealed_key)
             return {f"{stem}.chain.pem": certificate.chain_pem, f"{stem}.key.pem": key_pem}, passphrase
@@ -161,17 +179,26 @@ def _export(exporter: Exporter, certificate: "StoredCertificate", form: str, nam
         return {f"{stem}.p12": p12}, passphrase
 
     files, passphrase = exporter.export(certificate, form, make)
-    return {"serial": certificate.serial, "files": [str(file) for file in files], "passphrase": passphrase}
+    return {
+        "serial": certificate.serial,
+        "usage": certificate.usage.value,
+        "files": [str(file) for file in files],
+        "passphrase": passphrase or None,
+    }
 
 
 def _tell(document: dict[str, object]) -> None:
+    secret = False
     first = [document] if "passphrase" in document else []
     more = [cast("list[dict[str, object]]", document.get(name, [])) for name in ("further", "history")]
     for exported in [*first, *more[0], *more[1]]:
         for file in cast("list[str]", exported["files"]):
             click.echo(f"wrote {file}")
-        click.echo(f"passphrase: {exported['passphrase']}")
-    click.echo("It is shown only here, this once. Send it by another way than the file.", err=True)
+        if exported["passphrase"] is not None:
+            click.echo(f"passphrase: {exported['passphrase']}")
+            secret = True
+    if secret:
+        click.echo("It is shown only here, this once. Send it by another way than the file.", err=True)
 
 
 def _end_list(context: click.Context, document: dict[str, object], *, as_json: bool) -> None:

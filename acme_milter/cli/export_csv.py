@@ -96,7 +96,7 @@ def export_csv(
     """Write the files and the list; the document of what was written and what was not. What fails for one mailbox
     keeps none of the others back. Raises OutUnusable and what keyd raises.
     """
-    exporter = Exporter(database, keyd, out)
+    exporter = Exporter(config, database, keyd, out)
     rows: list[_Row] = []
     failures: list[dict[str, str]] = []
     for address in addresses:

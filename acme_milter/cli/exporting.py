@@ -7,15 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from acme_milter.clock import Clock
+from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event
 from acme_milter.keys.client import KeydClient
+from acme_milter.report.member import look_up
 from acme_milter.store import audit, mailbox_keys, mailboxes
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.mailbox_keys import StoredMailboxKey
+from acme_milter.worker.custody import destroy, why_withheld
+
+CHAIN = "chain"
+"""The format that holds no key."""
 
 Contents = tuple[dict[str, bytes], str]
-"""Files by name, and the passphrase that opens them."""
+"""Files by name, and the passphrase that opens them; empty where there is no key in them."""
 
 
 class NotExportable(Exception):
@@ -47,7 +53,8 @@ def holder_of(database: Database, mailbox: str) -> tuple[str, str]:
 class Exporter:
     """Writes one certificate after the other, each noted in the audit trail before its files are there."""
 
-    def __init__(self, database: Database, keyd: KeydClient, out: Path) -> None:
+    def __init__(self, config: Config, database: Database, keyd: KeydClient, out: Path) -> None:
+        self._config = config
         self._database = database
         self._keyd = keyd
         self._out = out
@@ -58,12 +65,19 @@ class Exporter:
         form: str,
         make: Callable[[KeydClient, StoredCertificate, StoredMailboxKey], Contents],
     ) -> tuple[list[Path], str]:
-        """(the files, the passphrase) of what `make` makes. Raises OutUnusable, NotExportable and what keyd raises."""
+        """(the files, the passphrase) of what `make` makes. Raises OutUnusable, NotExportable and what keyd raises.
+
+        With custody deliver_once the first export of a key is the last one.
+        """
         with self._database.read() as connection:
             key = mailbox_keys.get(connection, certificate.key_id)
-        if key.destroyed_at is not None:
-            day = f"{key.destroyed_at:%Y-%m-%d}"
-            raise NotExportable(f"{certificate.address}: the key of {certificate.serial} was destroyed on {day}")
+            policy = look_up(connection, self._config, certificate.address).policy
+        custody = None if policy is None else policy.custody
+        withheld = None if form == CHAIN else why_withheld(custody, key)
+        if withheld is not None:
+            raise NotExportable(
+                f"{certificate.address}: {certificate.serial}: {withheld}; the certificate alone: --format {CHAIN}"
+            )
         contents, passphrase = make(self._keyd, certificate, key)
         with self._database.write() as connection:
             audit.record(
@@ -74,7 +88,11 @@ class Exporter:
                 address=certificate.address,
                 details={"format": form, "serial": certificate.serial, "uid": os.getuid()},
             )
-        return [write_private(self._out, name, content) for name, content in contents.items()], passphrase
+        written = [write_private(self._out, name, content) for name, content in contents.items()]
+        if custody == "deliver_once" and form != CHAIN:
+            with self._database.write() as connection:
+                destroy(connection, certificate, Clock().now(), "it was exported")
+        return written, passphrase
 
 
 def write_private(directory: Path, name: str, content: bytes) -> Path:

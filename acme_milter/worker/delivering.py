@@ -62,7 +62,7 @@ class _Job:
 class Delivering:
     """A few threads for each target that something is due for, and none where there is nothing.
 
-    `when_complete` is called in the transaction in which a certificate has reached the last of its targets.
+    `when_done` is called in the transaction in which a certificate has reached one of its targets.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Delivering:
         keyd: KeydClient,
         clock: Callable[[], datetime],
         make: Callable[[TargetCommon], Target] = make_target,
-        when_complete: Callable[[sa.Connection, StoredCertificate], None] = _nothing,
+        when_done: Callable[[sa.Connection, StoredCertificate], None] = _nothing,
     ) -> None:
         """`owner`: PLACE#WORD, as the scheduler's."""
         self._owner = owner
@@ -85,7 +85,7 @@ class Delivering:
         self._keyd = keyd
         self._clock = clock
         self._make = make
-        self._when_complete = when_complete
+        self._when_done = when_done
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._targets: dict[TargetCommon, Target] = {}
@@ -176,7 +176,7 @@ class Delivering:
             not_after=certificate.not_after,
             usage=certificate.usage,
             chain_pem=certificate.chain_pem,
-            key=KeydFiles(keyd=self._keyd, key=key, certificate=certificate),
+            key=KeydFiles(keyd=self._keyd, key=key, certificate=certificate, custody=_custody(config, certificate)),
             beside=tuple(other.chain_pem for other in in_use if other.usage is not certificate.usage),
         )
         self._allow(job, section.timeout)
@@ -231,8 +231,7 @@ class Delivering:
                 return  # the lease ended before we did: another one is at it, or has done it
             passphrases.replace(connection, one.id, sealed, now)
             _note(connection, Event.DELIVERY_DONE, one, job.certificate, now)
-            if deliveries.is_complete(connection, one.certificate_id):
-                self._when_complete(connection, job.certificate)
+            self._when_done(connection, job.certificate)
         self._log(Event.DELIVERY_DONE, job, attempt=one.attempts + 1)
 
     def _ended(self, job: _Job, why: str) -> None:
@@ -252,6 +251,11 @@ class Delivering:
         level = logging.WARNING if event is Event.DELIVERY_FAILED else logging.INFO
         serial = job.certificate.serial
         log_event(event, level=level, rcpt=job.one.address, target=job.one.target, serial=serial, **facts)
+
+
+def _custody(config: Config, certificate: StoredCertificate) -> str | None:
+    policy = config.policy_for(certificate.address)
+    return None if policy is None else policy.custody
 
 
 def _note(

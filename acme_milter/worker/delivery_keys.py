@@ -11,6 +11,7 @@ from acme_milter.keys.client import KeydClient, KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.mailbox_keys import StoredMailboxKey
+from acme_milter.worker.custody import why_withheld
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class KeydFiles:
     keyd: KeydClient = field(repr=False)
     key: StoredMailboxKey
     certificate: StoredCertificate = field(repr=False)
+    custody: str | None = None
 
     def pkcs12(self, p12_format: P12Format, *, include_chain: bool) -> tuple[bytes, str]:
         key, certificate = self._present(), self.certificate
@@ -40,16 +42,14 @@ class KeydFiles:
             return self.keyd.export_pem(key.id, key.principal, key.sealed_key)
 
     def write_clear_pem(self, file: int) -> None:
-        key = self._present()
+        key = self._present(to_signing_milter=True)
         with _failing_in_words():
             self.keyd.write_clear_pem(key.id, key.principal, key.sealed_key, file)
 
-    def _present(self) -> StoredMailboxKey:
-        if self.key.destroyed_at is not None:
-            day = f"{self.key.destroyed_at:%Y-%m-%d}"
-            raise DeliveryFailed(f"the key was destroyed on {day} (custody: deliver_once)", permanent=True)
-        if not self.key.sealed_key:
-            raise DeliveryFailed("the key was never here (custody: csr)", permanent=True)
+    def _present(self, *, to_signing_milter: bool = False) -> StoredMailboxKey:
+        withheld = why_withheld(self.custody, self.key, to_signing_milter=to_signing_milter)
+        if withheld is not None:
+            raise DeliveryFailed(withheld, permanent=True)
         return self.key
 
 

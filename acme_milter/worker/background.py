@@ -17,6 +17,7 @@ from acme_milter.store import audit, budgets, enrollments, mailboxes, pauses, re
 from acme_milter.store.database import Database
 from acme_milter.store.renewals import Due
 from acme_milter.worker.adoption import Adoption
+from acme_milter.worker.choice import Choosing
 from acme_milter.worker.clock_watch import ClockWatch
 from acme_milter.worker.joiners import Joiners
 from acme_milter.worker.mending import Mending
@@ -40,6 +41,7 @@ class Background:
         watch: ClockWatch,
         forecast: Forecast,
         work_is_due: Callable[[], None],
+        choosing: Choosing | None = None,
     ) -> None:
         self._config = config
         self._database = database
@@ -49,7 +51,8 @@ class Background:
         self._work_is_due = work_is_due
         self._adoption = Adoption(config, database, clock)
         self._mending = Mending(database, clock, watch)
-        self._joiners = Joiners(config, database, clock)
+        self._choosing = choosing or Choosing(config)
+        self._joiners = Joiners(config, database, clock, self._choosing)
         self._guard = StormGuard(
             clock=clock, database=database, watch=watch, forecast=forecast, sift=self._put_off_hindered
         )
@@ -64,7 +67,8 @@ class Background:
         self._end_expired(authorities)
         for authority in authorities:
             self._mending.look(authority)
-            if not self._watch.is_heard(authority):
+            # One that is broken says nothing of the clock; any other one's word is as good.
+            if not self._watch.is_heard(authority) and not any(map(self._watch.is_confirmed, authorities)):
                 continue  # what is opened, or put off, by a clock that is years ahead is not looked at for years
             opened += self._joiners.open_some(authority, self._allowance(authority))
             if self._guard.lets_pass(authority):
@@ -116,7 +120,7 @@ class Background:
                 budgets.take_turns(connection, authority)
                 found = found[: max(self._left(connection, authority), 0)]
             missing = _missing(connection, config, found)
-            return sum(open_renewal(connection, config, due, cause, missing, now) for due in found)
+            return sum(open_renewal(connection, config, due, cause, missing, now, self._choosing) for due in found)
 
     def _put_off_hindered(self, authority: str) -> None:
         config, now = self._config(), self._clock.now()

@@ -88,7 +88,7 @@ class BulkFeeder:
             if name not in stopped and (reason := self._reason_to_stop(run, name, authority.limits, stands_in)):
                 stopped[name] = reason
                 self._stop(run, name, stopped)
-        for name in config.authorities.keys() - stopped.keys():
+        for name in [name for name in config.authorities if name not in stopped]:
             if name in broken:
                 opened += self._feed_elsewhere(config, run, name, set(stopped))
             else:
@@ -246,7 +246,7 @@ class BulkFeeder:
 
 
 def _by_choice(config: Config, items: Iterable[BulkItem], standings: Standings) -> dict[str, list[BulkItem]]:
-    """By the authority that each one's order goes to just now; without a policy to its own, which says what is wrong."""
+    """By the authority that each one's order goes to just now; what its policy does not list stays the plan's."""
     found: dict[str, list[BulkItem]] = {}
     for item in items:
         policy = config.policy_for(item.address)

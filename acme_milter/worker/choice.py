@@ -147,6 +147,14 @@ class Choosing:
         others = (one.id for one in movable.open_with(connection, enrollment.address, policy.authorities))
         return stays if any(one != enrollment.id for one in others) else choice
 
+    def waits(self, connection: sa.Connection, planned: Enrollment, now: datetime) -> bool:
+        """Whether a renewal with time left had better not begin: it would only stand in line at a broken authority."""
+        policy = self.config().policy_for(planned.address)
+        if policy is None or len(policy.authorities) == 1 or not is_patient(connection, planned, now):
+            return False
+        standing = self.standings(connection, now).get(planned.authority)
+        return standing is not None and not standing.is_usable(planned.id)
+
 
 def is_patient(connection: sa.Connection, enrollment: Enrollment, now: datetime) -> bool:
     """Whether it is a renewal with time left: it waits for its authority rather than change it."""

@@ -9,9 +9,11 @@ from acme_milter.eventlog import Event, log_event
 from acme_milter.report.forecast import Forecast
 from acme_milter.store import pauses
 from acme_milter.store.database import Database
-from acme_milter.worker import background, clock_watch, renewal_information
+from acme_milter.worker import background, breaker, clock_watch, renewal_information
 from acme_milter.worker.authorities import Authorities
 from acme_milter.worker.background import Background
+from acme_milter.worker.breaker import Prober
+from acme_milter.worker.choice import Choosing
 from acme_milter.worker.chores import Chore
 from acme_milter.worker.clock_watch import ClockWatch
 from acme_milter.worker.control import Answer
@@ -23,7 +25,9 @@ BY_A_PERSON = "a person paused it"
 
 
 class Renewing:
-    """``pacer`` is the scheduler's and the bulk runs'. Make it once the store is there, before anything works on it."""
+    """``pacer`` and ``choosing`` are the scheduler's and the bulk runs', too. ``prober.changed`` is called when an
+    authority has healed. Make it once the store is there, before anything works on it.
+    """
 
     def __init__(
         self, *, config: Callable[[], Config], database: Database, authorities: Authorities, clock: Clock
@@ -35,6 +39,8 @@ class Renewing:
         self._forecast = Forecast(config)
         self._watch = ClockWatch(config, authorities, clock)
         self.pacer = Pacer(config, objection=self._watch.objection, pace=self._forecast.pace)
+        self.choosing = Choosing(config, authorities.clock_skew)
+        self.prober = Prober(config=config, database=database, clock=clock.now)
 
     def chores(self, work_is_due: Callable[[], None]) -> list[Chore]:
         """In the order in which they need each other."""
@@ -45,6 +51,7 @@ class Renewing:
             watch=self._watch,
             forecast=self._forecast,
             work_is_due=work_is_due,
+            choosing=self.choosing,
         )
         return [
             Chore("clock", clock_watch.EVERY, self._watch.look),
@@ -56,11 +63,20 @@ class Renewing:
         asking = RenewalInformation(
             config=self._config, database=self._database, clock=self._clock, authorities=self._authorities
         )
-        return [Chore("renewal-information", renewal_information.EVERY, asking.ask)]
+        return [
+            Chore("probe", breaker.EVERY, self.prober.look),
+            Chore("renewal-information", renewal_information.EVERY, asking.ask),
+        ]
 
     def answers(self, work_is_due: Callable[[], None]) -> dict[str, Answer]:
         """The control socket's calls, by name."""
-        renewer = Renewer(config=self._config, database=self._database, clock=self._clock.now, work_is_due=work_is_due)
+        renewer = Renewer(
+            config=self._config,
+            database=self._database,
+            clock=self._clock.now,
+            work_is_due=work_is_due,
+            choosing=self.choosing,
+        )
 
         def resume(header: dict[str, object]) -> dict[str, object]:
             answer = self._resume(header)

@@ -26,8 +26,11 @@ from acme_milter.store.schema import certificate as certificate_table
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
 from acme_milter.worker.background import Background
+from acme_milter.worker.breaker import Prober
+from acme_milter.worker.choice import Choosing
 from acme_milter.worker.clock_watch import ClockWatch
 from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
+from acme_milter.worker.failover import Failover
 from acme_milter.worker.intake import Intake
 from acme_milter.worker.key_lookup import KeyLookup
 from acme_milter.worker.order_desk import OrderDesk
@@ -36,10 +39,10 @@ from acme_milter.worker.pacer import Pacer
 from acme_milter.worker.renewal_information import RenewalInformation
 from acme_milter.worker.responder import Responder
 from acme_milter.worker.scheduler import Scheduler
+from acme_milter.worker.smime_verifier import SmimeVerifier
 from acme_milter.worker.vault import Vault
 from tests.worker.site import DOMAIN, SELECTOR, Site
 
-from acme_milter.worker.smime_verifier import SmimeVerifier
 END_STATES = frozenset({State.ACTIVE, State.FAILED, State.CANCELLED})
 
 
@@ -113,15 +116,15 @@ class OrderBench:
         self._make_pacer()
         self.responder = self.make_responder("bench")
         self.replies_due: list[str] = []
+        self._smime = SmimeVerifier()
         self.intake = Intake(
             config=lambda: self.config,
             database=self.database,
-        self._smime = SmimeVerifier()
             verifier=DkimVerifier(pool, lookup),
+            smime=self._smime,
             answerer=Answerer(lambda: self.config, self.vault),
             clock=self.clock,
             reply_is_due=self.replies_due.append,
-            smime=self._smime,
         )
         site.mx.intakes.update(dict.fromkeys(self.addresses, self.intake.decide))
         self._schedulers: list[Scheduler] = []
@@ -132,10 +135,10 @@ class OrderBench:
     def __exit__(self, *_: object) -> None:
         for scheduler in self._schedulers:
             scheduler.stop()
+        self._smime.close()
         for address in self.addresses:
             del self.site.mx.intakes[address]
         self.authorities.close()
-        self._smime.close()
         self.keyd.close()
         self.database.close()
 
@@ -192,7 +195,21 @@ class OrderBench:
             watch=self.watch,
             forecast=self.forecast,
             work_is_due=lambda: None,
+            choosing=self.choosing,
         )
+
+    def make_failover(self) -> Failover:
+        """The chore that moves what belongs to another authority; its scheduler, if any, looks for work by itself."""
+        return Failover(
+            config=lambda: self.config,
+            database=self.database,
+            clock=self.jumps,
+            choosing=self.choosing,
+            work_is_due=lambda: None,
+        )
+
+    def make_prober(self) -> Prober:
+        return Prober(config=lambda: self.config, database=self.database, clock=self.clock)
 
     def make_renewal_information(self) -> RenewalInformation:
         return RenewalInformation(
@@ -208,7 +225,8 @@ class OrderBench:
             authorities=self.authorities,
             clock=self.clock,
         )
-        self.driver = OrderDriver(self.desk)
+        self.choosing = Choosing(lambda: self.config, self.authorities.clock_skew)
+        self.driver = OrderDriver(self.desk, self.choosing)
 
     def make_responder(self, owner: str) -> Responder:
         return Responder(
@@ -232,6 +250,7 @@ class OrderBench:
             pacer=self.pacer,
             clock=self.clock,
             threads=threads,
+            choosing=self.choosing,
         )
         scheduler.order_became_known = self.intake.order_became_known
         self.intake._reply_is_due = scheduler.reply_is_due

@@ -9,6 +9,8 @@ from email.utils import format_datetime
 from acme_milter.testca.chaos import Chaos
 from acme_milter.testca.dkim_keys import DkimKeys
 from acme_milter.testca.draft import Draft
+from acme_milter.testca.pki import Pki
+from acme_milter.testca.smime_signing import sign_smime
 
 _BODY = (
     "This is an automatic message of a certification authority. Somebody asked\r\n"
@@ -29,7 +31,7 @@ class ChallengeLetter:
     date: datetime
 
 
-def compose_challenge(letter: ChallengeLetter, keys: DkimKeys, chaos: Chaos) -> bytes:
+def compose_challenge(letter: ChallengeLetter, keys: DkimKeys, pki: Pki, chaos: Chaos) -> bytes:
     """Return the signed challenge mail as bytes."""
     headers: list[tuple[str, str]] = []
     automatic = {
@@ -52,6 +54,9 @@ def compose_challenge(letter: ChallengeLetter, keys: DkimKeys, chaos: Chaos) -> 
         ("Content-Transfer-Encoding", "7bit"),
     ]
     draft = Draft(tuple(headers), _BODY.encode("ascii"))
+    form = chaos.word("SMIME")
+    if form != "none":
+        draft = sign_smime(draft, pki, form, chaos.word("SMIME_FAULT"), sender=letter.sender, at=letter.date)
     signed = keys.using(chaos.word("DKIM_KEYS")).sign(
         draft, chaos.word("DKIM"), names=chaos.word("DKIM_NAMES"), now=letter.date
     )

@@ -110,6 +110,12 @@ DKIM_FAULTS = (
     "body-changed testing-key revoked-key no-key wrong-key web-key sha1-only-key two-records expired future simple"
 )
 
+SMIME_FORMS = "none clear wrapped attribute enclosing"
+SMIME_FAULTS = (
+    "good other-address no-san changed-from changed-to changed-subject changed-body expired untrusted wrong-usage "
+    "two-signers twice nested unprotected partly sha1"
+)
+
 _ALL = (
     # HTTP (RFC 8555)
     _percent("NONCEREJECT", "a good nonce is answered badNonce"),
@@ -163,6 +169,8 @@ _ALL = (
     _word("DKIM", DKIM_FAULTS, "the signature of the challenge mail"),
     _word("DKIM_KEYS", "configured rsa ed25519 both", "the keys that sign, where they are not those of the start"),
     _word("DKIM_NAMES", "strict present", "h= lists all 13 names of RFC 8823 §3.1, or only those present"),
+    _word("SMIME", SMIME_FORMS, "an S/MIME signature of the challenge mail, by the RFC that protects its headers"),
+    _word("SMIME_FAULT", SMIME_FAULTS, "what is wrong with that signature"),
     _word("DNS", "good servfail timeout nxdomain", "how the CA's own name server answers"),
     # The token (RFC 8823 §3 step 6)
     _word("TOKEN_JOIN", "string bytes string-padded", "how token-part1 and token-part2 are joined"),

@@ -78,7 +78,7 @@ class Postroom:
             self._queue(foreign, chaos, {"foreign": True})
         about = {"authorization": authorization.name, "orders": self._orders(authorization)}
         if chaos.strikes("MAIL_LOSS"):
-            raw = compose_challenge(letter, self._office.dkim_keys, chaos)
+            raw = compose_challenge(letter, self._office.dkim_keys, self._office.pki, chaos)
             self._office.history.add(Happening.MAIL_LOST, raw=raw, recipient=letter.recipient, **about)
             return
         delay = chaos.seconds("MAIL_DELAY")
@@ -116,7 +116,7 @@ class Postroom:
         delay: float = 0.0,
         copies: int = 1,
     ) -> _Sent:
-        raw = compose_challenge(letter, self._office.dkim_keys, chaos)
+        raw = compose_challenge(letter, self._office.dkim_keys, self._office.pki, chaos)
         recipients = [letter.recipient, *filter(None, [chaos.word("MAIL_MULTI_RCPT")])]
         envelope = "" if chaos.word("MAIL_RETURN_PATH") == "null" else f"bounces@{self._office.options.domain}"
         details = {"from": letter.sender, "message_id": letter.message_id} | dict(about)
@@ -151,7 +151,7 @@ class Postroom:
         if raw is None:
             sender = forgery.sender or self.sender_address(fresh_name())
             letter = self._letter(sender, forgery.recipient, token_text=forgery.token)
-            raw = compose_challenge(letter, self._office.dkim_keys, chaos)
+            raw = compose_challenge(letter, self._office.dkim_keys, self._office.pki, chaos)
         envelope = f"bounces@{self._office.options.domain}" if forgery.envelope is None else forgery.envelope
         recipients = [*(forgery.recipients or (forgery.recipient,)), *filter(None, [chaos.word("MAIL_MULTI_RCPT")])]
         name, _ = self.queue_raw(raw, envelope, recipients, {"forgery": forgery.kind})

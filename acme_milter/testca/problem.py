@@ -15,6 +15,7 @@ _STATUS = {
     "badPublicKey": 400,
     "badRevocationReason": 400,
     "badSignatureAlgorithm": 400,
+    "caa": 403,
     "dns": 400,
     "externalAccountRequired": 403,
     "incorrectResponse": 403,

@@ -14,6 +14,7 @@ import dns.name
 import dns.rdatatype
 import dns.resolver
 
+from acme_milter.clock import Clock
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.protocol.caa import CaaRecord, names_to_ask, objection, record_to_add
 from acme_milter.worker.key_lookup import make_resolver
@@ -137,8 +138,9 @@ def judge(authority: str, identities: Sequence[str], domain: str, found: Relevan
 class CaaCheck:
     """Call it as MayIssue says. Any number of threads may; a name server that hangs holds up no other domain's step."""
 
-    def __init__(self, lookup: CaaLookup) -> None:
+    def __init__(self, lookup: CaaLookup, clock: Clock) -> None:
         self._lookup = lookup
+        self._clock = clock
         self._known: dict[str, tuple[float, Relevant | str]] = {}
         self._asking: dict[str, tuple[threading.Event, float]] = {}
         self._told: set[str] = set()
@@ -178,7 +180,7 @@ class CaaCheck:
 
     def _fresh(self, domain: str) -> Relevant | str | None:
         until, found = self._known.get(domain, (0.0, None))
-        return found if time.monotonic() < until else None
+        return found if self._clock.monotonic() < until else None
 
     def _ask(self, domain: str) -> None:
         found: Relevant | str
@@ -193,7 +195,7 @@ class CaaCheck:
         with self._lock:
             if len(self._known) >= MOST_DOMAINS:
                 self._known.pop(next(iter(self._known)))
-            self._known[domain] = time.monotonic() + seconds, found
+            self._known[domain] = self._clock.monotonic() + seconds, found
             done, _ = self._asking.pop(domain)
         done.set()
 
@@ -201,7 +203,7 @@ class CaaCheck:
         with self._lock:
             until, found = self._known.get(domain, (0.0, None))
             if found is not None:
-                self._known[domain] = min(until, time.monotonic() + REFUSED_FOR), found
+                self._known[domain] = min(until, self._clock.monotonic() + REFUSED_FOR), found
 
     def _tell_once(self, authority: str) -> None:
         with self._lock:

@@ -94,8 +94,8 @@ class Site:
         keyd.start()
         stack.callback(keyd.stop)
         public = make_dkim_key(self.key_file)
-        names = NameServer({f"{SELECTOR}._domainkey.{DOMAIN}": [f"v=DKIM1; k=rsa; p={public}"]})
-        stack.enter_context(names)
+        self.names = NameServer({f"{SELECTOR}._domainkey.{DOMAIN}": [f"v=DKIM1; k=rsa; p={public}"]})
+        stack.enter_context(self.names)
         self.mx.start()
         stack.callback(self.mx.stop)
         self.replies_to = free_port()
@@ -103,7 +103,7 @@ class Site:
             self.directory / "ca",
             smtp_port=self.mx.port,
             mx_port=self.replies_to,
-            resolver_port=names.port,
+            resolver_port=self.names.port,
             options=["--first-pause", "0.05", "--senders", "8", "--seed", "1"],
         )
         self.authority.start()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """SMIMEA records put into a zone by a dynamic update (RFC 2136), signed with a TSIG key (RFC 8945)."""
 
-import binascii
+import base64
 import contextlib
 import socket
 import time
@@ -14,11 +14,11 @@ import dns.name
 import dns.query
 import dns.rcode
 import dns.tsig
-import dns.tsigkeyring
 import dns.update
 
 from acme_milter.delivery.smimea_record import SmimeaRecord, owner_name
 from acme_milter.delivery.target import DeliveryFailed
+from acme_milter.quoting import quoted
 
 _CONNECT_SECONDS = 10.0
 _TYPE = "SMIMEA"
@@ -57,12 +57,11 @@ def replace_records(server: UpdateServer, address: str, records: Iterable[Smimea
 
 def _signed_update(server: UpdateServer) -> dns.update.UpdateMessage:
     try:
-        keyring = dns.tsigkeyring.from_text({server.key_name: server.secret})
-    except (binascii.Error, UnicodeError):
+        secret = base64.b64decode(server.secret, validate=True)
+    except ValueError:
         # The cause would quote the secret.
         raise DeliveryFailed("tsig.secret is not base64; it is what tsig-keygen calls secret", permanent=True) from None
-    name, algorithm = dns.name.from_text(server.key_name), dns.name.from_text(server.algorithm)
-    return dns.update.UpdateMessage(server.zone, keyring=keyring, keyname=name, keyalgorithm=algorithm)
+    return dns.update.UpdateMessage(server.zone, keyring=dns.tsig.Key(server.key_name, secret, server.algorithm))
 
 
 def _ask(server: UpdateServer, update: dns.update.UpdateMessage) -> dns.message.Message:
@@ -101,7 +100,8 @@ def _told(server: UpdateServer) -> Iterator[None]:
     except dns.exception.Timeout:
         raise DeliveryFailed(f"{server}: no answer within {server.timeout:g} s; raise timeout") from None
     except (dns.exception.DNSException, EOFError) as error:
-        raise DeliveryFailed(f"{server}: its answer makes no sense ({type(error).__name__})") from None
+        words = quoted(f"{type(error).__name__}: {error}")
+        raise DeliveryFailed(f"{server}: its answer cannot be believed ({words})") from None
     except OSError as error:
         raise DeliveryFailed(f"{server}: cannot be reached ({error.strerror or error})") from None
 

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The private PostgreSQL and the private slapd start, keep what is in them over a restart, and leave nothing behind."""
+"""The private PostgreSQL, slapd and BIND start, keep what is in them over a restart, and leave nothing behind."""
 
 import os
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from acme_milter.lab.bind import BindLab
 from acme_milter.lab.postgresql import OWNER, PostgresLab
 from acme_milter.lab.processes import ProcessFault, accepts_connections
 from acme_milter.lab.slapd import SUFFIX, SlapdLab
@@ -51,3 +53,17 @@ def test_a_slapd_keeps_its_entries_over_a_restart_and_is_gone_after_removal(tmp_
             server.change(UNIT.replace("ou=x", "ou=y").replace("ou: x", "ou: y"))
     assert not (tmp_path / "lab").exists()
     assert not accepts_connections("127.0.0.1", server.tls_port)
+
+
+def test_a_bind_keeps_its_updates_over_a_restart_and_is_gone_after_removal(tmp_path: Path) -> None:
+    with BindLab(tmp_path / "lab", zones={"example.org": "grant k zonesub ANY;"}, keys=["k"]) as server:
+        key = f"hmac-sha256:k:{server.secrets['k']}"
+        update = f"server 127.0.0.1 {server.port}\nzone example.org\nupdate add a.example.org 60 TXT hello\nsend\n"
+        subprocess.run(["nsupdate", "-y", key], input=update, text=True, check=True, capture_output=True)
+        assert server.dig("a.example.org", "TXT") == ['"hello"']
+        server.stop()
+        assert not accepts_connections("127.0.0.1", server.port)
+        server.start()
+        assert server.dig("a.example.org", "TXT") == ['"hello"']
+    assert not (tmp_path / "lab").exists()
+    assert not accepts_connections("127.0.0.1", server.port)

@@ -77,6 +77,12 @@ def check_issued(
         raise CertificateRefused(CertificateFault.UNREADABLE, "a certificate cannot be parsed") from None
 
 
+def usage_of(leaf: x509.Certificate) -> KeyUsageKind:
+    """What a certificate from elsewhere is for; both where its keyUsage is of no kind that is ordered here."""
+    is_rsa = isinstance(leaf.public_key(), rsa.RSAPublicKey)
+    return usage_in(extension_of(leaf, x509.KeyUsage), is_rsa=is_rsa) or KeyUsageKind.DUAL
+
+
 def _check_leaf(leaf: x509.Certificate, address: str, spki: bytes, now: datetime, usage: KeyUsageKind) -> None:
     if leaf.serial_number <= 0:
         raise CertificateRefused(CertificateFault.UNREADABLE, "the serial number is not positive")

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 from cryptography import x509
 
+from acme_milter.certificate.issued import usage_of
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.keyd import asking_keyd
@@ -118,6 +119,7 @@ def _store(database: Database, known: Known, key_id: str, taken: ImportedKey, *,
             chain_pem=taken.chain_pem,
             in_use=in_use,
             now=now,
+            usage=usage_of(leaf),
         )
     not_after = leaf.not_valid_after_utc.isoformat()
     return {"address": known.address, "serial": serial, "not_after": not_after, "in_use": in_use}

@@ -111,7 +111,10 @@ def follow(
     timeout: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> "tuple[list[Overview], Ending]":
-    """Look at the enrollments until none is open, or ``timeout`` seconds have passed; returns them in order of ids."""
+    """Look at the enrollments until none is open, or ``timeout`` seconds have passed; returns them in order of ids.
+
+    Where a mailbox has two certificates, the second one's enrollment is looked at once the first one has ended.
+    """
     from acme_milter.cli.progress import Ending
     from acme_milter.cli.store import reading_store
     from acme_milter.enrollment.model import OPEN_STATES
@@ -124,6 +127,10 @@ def follow(
             unended = [one for one in ids if one not in found or found[one].state in OPEN_STATES]
             with database.read() as connection:
                 found |= {row.id: row for row in overview.of_enrollments(connection, unended)}
+                ended = [found[one] for one in unended if one in found and found[one].state not in OPEN_STATES]
+                following = sorted(set(overview.after(connection, ended)).difference(ids))
+                found |= {row.id: row for row in overview.of_enrollments(connection, following)}
+                ids = [*ids, *following]
             rows = [found[one] for one in ids if one in found]
             view.show(rows)
             if not any(row.state in OPEN_STATES for row in rows):

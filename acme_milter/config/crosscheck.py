@@ -11,6 +11,7 @@ from typing import Any
 
 from acme_milter.config.document import Complain, Node, locate
 from acme_milter.config.patterns import names_another_domain
+from acme_milter.config.policy import Domain, Policy
 from acme_milter.config.schema import KeysSection, MilterSection, WorkerSection
 from acme_milter.config.values import shown
 from acme_milter.config.wording import suggestion
@@ -195,6 +196,32 @@ def _named(top: Node, place: Sequence[str | int], known: list[str], what: str, c
             complain(at, f"no {what} is called {shown(item.value)}{hint}")
         seen.add(item.value)
     return [name for name in known if name in seen] or list(seen)
+
+
+def custody(top: Node, defaults: Policy, domains: Mapping[str, Domain], complain: Complain) -> None:
+    """A key that is destroyed once it is delivered cannot be kept for the next certificate."""
+    if defaults.custody == "deliver_once" and defaults.renewal.key == "reuse":
+        complain(locate(top, ["defaults", "renewal", "key"]), _DESTROYED)
+        return
+    for written, domain in domains.items():
+        place: list[str | int] = ["domains", written]
+        base = defaults.overridden_by(domain)
+        layers: list[tuple[list[str | int], Policy, Policy]] = [(place, domain, base)]
+        inside = [*place, "mailboxes"]
+        for position, group in enumerate(domain.mailboxes.groups):
+            layers.append(([*inside, "groups", position], group, base.overridden_by(group)))
+        for address, own in domain.mailboxes.overrides.items():
+            layers.append(([*inside, "overrides", address], own, base.overridden_by(own)))
+        for at, layer, policy in layers:
+            mentions = "custody" in layer.model_fields_set or "key" in layer.renewal.model_fields_set
+            if mentions and policy.custody == "deliver_once" and policy.renewal.key == "reuse":
+                here = ["renewal", "key"] if "key" in layer.renewal.model_fields_set else ["custody"]
+                complain(locate(top, [*at, *here]), _DESTROYED)
+
+
+_DESTROYED = (
+    "renewal.key: reuse cannot go with custody: deliver_once, where no key is left to be used again; choose rotate"
+)
 
 
 def sockets(top: Node, milter: MilterSection, worker: WorkerSection, keys: KeysSection, complain: Complain) -> None:

@@ -137,6 +137,7 @@ class _Reading:
         crosscheck.single_mailboxes(top, names, self.complain)
         crosscheck.sources(top, self.complain)
         crosscheck.authorities(top, self.raw, self.complain)
+        crosscheck.custody(top, defaults, written, self.complain)
         crosscheck.sockets(top, milter, worker, keys, self.complain)
         self._readable_passwords(top, store, sources)
         if files:

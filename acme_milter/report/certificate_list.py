@@ -75,6 +75,7 @@ def certificate_row(line: CertificateLine) -> Row:
         "address": line.address,
         "principal": line.principal,
         "authority": line.authority,
+        "usage": line.usage,
         "state": line.state,
         "serial": line.serial,
         "issuer": line.issuer,

@@ -23,6 +23,7 @@ def enrollment_row(row: Overview) -> Row:
         "address": row.address,
         "id": row.id,
         "authority": row.authority,
+        "usage": row.usage.value,
         "state": row.state.value,
         "seconds": round((row.state_since - row.opened_at).total_seconds(), 3),
         "serial": row.serial,

@@ -8,9 +8,12 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.schema import Config
 from acme_milter.config.sources import LIST
+from acme_milter.enrollment.kinds import covers
 from acme_milter.enrollment.model import BACKGROUND_CAUSES, Enrollment, State
+from acme_milter.enrollment.staging import is_staging
 from acme_milter.mailboxes.asking import ask_about
 from acme_milter.mailboxes.record import ONCE_ASKED_FOR, CameAs
 from acme_milter.mailboxes.verification import UNKNOWN_MAILBOX, Deliverability, Verdict
@@ -35,6 +38,8 @@ class Story:
     orders: Sequence[Enrollment]
     certificates: Sequence[CertificateLine]
     current: CertificateLine | None
+    lacks: KeyUsageKind | None
+    """What it cannot do although there is a certificate: to sign, or to be written to."""
     renewal: RenewalLine | None
     pause: Pause | None
     holds: Sequence[Hold]
@@ -61,7 +66,7 @@ def why(connection: sa.Connection, config: Config, now: datetime, *, address: st
     return {
         "schema": SCHEMA,
         "address": story.known.address,
-        "has_certificate": story.current is not None,
+        "has_certificate": story.current is not None and story.lacks is None,
         **reason.as_row(),
         "delivery": None if verdict is None else {"deliverability": verdict.deliverability, "why": verdict.why},
     }
@@ -93,25 +98,32 @@ def _on_delivery(reason: Why, verdict: Verdict, story: Story) -> str:
 def story_of(connection: sa.Connection, config: Config, now: datetime, known: Known) -> Story:
     """All that is known of a mailbox and decides what it has."""
     certificates = timeline.certificates_of(connection, known.address)
-    current = _current(known, certificates, now)
+    in_use = _in_use(known, certificates, now)
+    current = max(in_use, key=lambda line: line.not_after, default=None)
     authority = known.policy.authorities[0] if known.policy else None
     return Story(
         known=known,
         orders=enrollments.of_mailbox(connection, known.address),
         certificates=certificates,
         current=current,
+        lacks=_lacks(in_use),
         renewal=None if current is None else timeline.renewal_of(connection, current.id),
         pause=None if authority is None else pauses.in_force(connection, now).get(authority),
         holds=[hold for hold in holds.waiting(connection) if hold.released_at is None],
     )
 
 
-def _current(known: Known, certificates: Sequence[CertificateLine], now: datetime) -> CertificateLine | None:
-    """The valid one in use that lasts longest."""
+def _in_use(known: Known, certificates: Sequence[CertificateLine], now: datetime) -> list[CertificateLine]:
+    """The present person's that are valid."""
     in_use = [line for line in certificates if line.state == State.ACTIVE and line.not_after > now]
-    return max(
-        (line for line in in_use if known.is_theirs(line.principal)), key=lambda line: line.not_after, default=None
-    )
+    return [line for line in in_use if known.is_theirs(line.principal) and not is_staging(line.authority)]
+
+
+def _lacks(in_use: Sequence[CertificateLine]) -> KeyUsageKind | None:
+    usages = {KeyUsageKind(line.usage) for line in in_use}
+    if not usages or covers(usages):
+        return None
+    return KeyUsageKind.ENCRYPT if usages == {KeyUsageKind.SIGN} else KeyUsageKind.SIGN
 
 
 def why_of(config: Config, now: datetime, story: Story) -> Why:
@@ -122,7 +134,9 @@ def why_of(config: Config, now: datetime, story: Story) -> Why:
     open_order = next((order for order in story.orders if order.is_open), None)
     if open_order is not None:
         return _under_way(now, story, open_order)
-    return _without_order(known, story) if story.current is None else _has(known, story, story.current)
+    if story.current is None:
+        return _without_order(known, story)
+    return _has_half(known, story, story.lacks) if story.lacks else _has(known, story, story.current)
 
 
 def _not_managed(config: Config, story: Story) -> Why:
@@ -250,6 +264,15 @@ def _never_ordered(known: Known, issue: str) -> Why:
     )
     text = f"{known.address} has no certificate: none was ever ordered.{asked}{observed}"
     return Why("never-ordered", text, issue)
+
+
+def _has_half(known: Known, story: Story, lacks: KeyUsageKind) -> Why:
+    """The order of the second of two certificates came to nothing."""
+    has = KeyUsageKind.SIGN if lacks is KeyUsageKind.ENCRYPT else KeyUsageKind.ENCRYPT
+    last = next((order for order in story.orders if order.usage is lacks and known.is_theirs(order.principal)), None)
+    because = "" if last is None or not last.last_error else f": {last.last_error}"
+    text = f"{known.address} has a certificate to {has}, but none to {lacks}{because}."
+    return Why("half", text, f"acme-milter cert issue {known.address}")
 
 
 def _has(known: Known, story: Story, current: CertificateLine) -> Why:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.enrollment.model import Cause, State
 from acme_milter.eventlog import Event
 from acme_milter.store import audit, certificates, mailbox_keys
@@ -33,6 +34,7 @@ def insert(
     chain_pem: bytes,
     in_use: bool,
     now: datetime,
+    usage: KeyUsageKind = KeyUsageKind.DUAL,
 ) -> str:
     """Store a key with its certificate and an enrollment, active or (not ``in_use``) superseded; returns that one's id.
 
@@ -55,6 +57,7 @@ def insert(
             cause=Cause.ASKED.value,
             key_id=key.id,
             certificate_id=ids["certificate"],
+            usage=usage.value,
         )
     )
     mailbox_keys.insert(connection, key)
@@ -71,6 +74,7 @@ def insert(
         not_after=not_after,
         chain_pem=chain_pem,
         stored_at=now,
+        usage=usage,
     )
     certificates.insert(connection, stored)
     details = {"serial": serial, "in_use": in_use}

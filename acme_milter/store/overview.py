@@ -7,6 +7,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.enrollment.model import State
 from acme_milter.store.first_mails import first_challenge, first_reply
 from acme_milter.store.schema import certificate, enrollment
@@ -30,6 +31,7 @@ class Overview:
     not_after: datetime | None
     challenge_queue_id: str | None
     reply_queue_id: str | None
+    usage: KeyUsageKind = KeyUsageKind.DUAL
 
 
 AT_ONCE = 500
@@ -42,6 +44,22 @@ def of_enrollments(connection: sa.Connection, ids: Sequence[str]) -> list[Overvi
     for start in range(0, len(ids), AT_ONCE):
         rows += _rows(connection, enrollment.c.id.in_(ids[start : start + AT_ONCE]))
     return rows
+
+
+def after(connection: sa.Connection, rows: Sequence[Overview]) -> list[str]:
+    """Ids of the enrollments for the other of a mailbox's two certificates that were opened since these were."""
+    found: list[str] = []
+    for row in rows:
+        if row.usage is KeyUsageKind.DUAL:
+            continue
+        query = sa.select(enrollment.c.id).where(
+            enrollment.c.address == row.address,
+            enrollment.c.authority == row.authority,
+            enrollment.c.usage != row.usage.value,
+            enrollment.c.opened_at > row.opened_at,
+        )
+        found += connection.execute(query).scalars()
+    return found
 
 
 def latest_of_each_mailbox(connection: sa.Connection, addresses: Sequence[str] | None = None) -> list[Overview]:
@@ -78,8 +96,9 @@ def _rows(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[
             certificate.c.not_after,
             first_challenge(enrollment.c.id).label("challenge_queue_id"),
             first_reply(enrollment.c.id).label("reply_queue_id"),
+            enrollment.c.usage,
         )
         .select_from(enrollment.outerjoin(certificate, certificate.c.id == enrollment.c.certificate_id))
         .where(condition)
     )
-    return [Overview(**(row._asdict() | {"state": State(row.state)})) for row in rows]
+    return [Overview(**(row._asdict() | {"state": State(row.state), "usage": KeyUsageKind(row.usage)})) for row in rows]

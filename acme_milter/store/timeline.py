@@ -59,6 +59,7 @@ class CertificateLine:
     key_id: str
     key_algorithm: str
     key_created_at: datetime
+    usage: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +146,7 @@ _LINE = [
     certificate.c.key_id,
     mailbox_key.c.algorithm.label("key_algorithm"),
     mailbox_key.c.created_at.label("key_created_at"),
+    certificate.c.usage,
 ]
 _LINES = sa.select(*_LINE).select_from(
     certificate.join(enrollment, enrollment.c.id == certificate.c.enrollment_id).join(

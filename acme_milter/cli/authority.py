@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`authority`: what is used of each certificate authority, and letting one rest."""
+"""`authority`: what is used of each certificate authority, our accounts there, and letting one rest."""
 
 from typing import Any
 
 import click
 
 from acme_milter.cli.ask_worker import ask_worker
+from acme_milter.cli.authority_accounts import deactivate, register, rollover
+from acme_milter.cli.authority_show import show
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.table import Column, show_table
@@ -26,10 +28,16 @@ PAUSE_SCHEMA = "acme-milter/authority-pause/1"
 
 @click.group()
 def authority() -> None:
-    """Look at, pause and resume certificate authorities.
+    """Look at certificate authorities, at accounts there, pause and resume them.
 
     A paused authority gets no new orders; those that are open go on to their end.
     """
+
+
+authority.add_command(show)
+authority.add_command(register)
+authority.add_command(rollover)
+authority.add_command(deactivate)
 
 
 @authority.command("list")
@@ -104,10 +112,16 @@ def _remark(row: dict[str, Any]) -> str:
             else f"until: acme-milter authority resume {row['authority']}"
         )
         said.append(f"paused {ends} ({row['paused']['reason']})")
+    if (health := row["health"])["since"] is not None:
+        said.append(f"{health['state']} since {health['since'][:16].replace('T', ' ')} UTC ({health['last_error']})")
     if row["held"] is not None:
         said.append(
             f"renewals held: {row['held']}; if that is right, run: acme-milter hold release renewals:{row['authority']}"
         )
-    if row["account"] is None:
+    if row["staging"]:
+        said.append("staging")
+    if row["keys_to_exchange"]:
+        said.append("nothing begins until its account's next key is in use")
+    if not row["accounts"]:
         said.append("no account yet")
     return "; ".join(said)

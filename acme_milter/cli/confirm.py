@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The question before something is done to more than one mailbox."""
+"""The question before something is done to more than one mailbox, or for ever."""
 
 import shlex
 import sys
@@ -17,7 +17,12 @@ def confirm_count(count: int, doing: str, *, yes: bool) -> None:
     """
     if count <= 1:
         return
-    click.echo(f"{doing} {count} mailboxes", err=True)
+    confirm(f"{doing} {count} mailboxes", yes=yes)
+
+
+def confirm(doing: str, *, yes: bool) -> None:
+    """As `confirm_count`, whatever it is that is done."""
+    click.echo(doing, err=True)
     if yes:
         return
     if sys.stdin.isatty():

@@ -31,7 +31,7 @@ COMMANDS = {
     "cert": ("acme_milter.cli.cert:cert", "Issue, renew, revoke, show and move certificates."),
     "bulk": ("acme_milter.cli.bulk:bulk", "Plan and run orders for many mailboxes."),
     "deliver": ("acme_milter.cli.deliver:deliver", "Bring certificates to where they are used."),
-    "authority": ("acme_milter.cli.authority:authority", "Look at, pause and resume authorities."),
+    "authority": ("acme_milter.cli.authority:authority", "Look at authorities and our accounts there; pause, resume."),
     "hold": ("acme_milter.cli.hold:hold", "See and release what a guard has stopped."),
     "config": ("acme_milter.cli.config:config", "Explain and show the configuration."),
     "report": ("acme_milter.cli.report:report", "Report coverage and what expires."),

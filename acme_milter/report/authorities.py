@@ -8,9 +8,11 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Authority, Config
 from acme_milter.enrollment.model import BACKGROUND_CAUSES
 from acme_milter.enrollment.renewal import begin_of, day_of
+from acme_milter.enrollment.staging import is_staging
+from acme_milter.report.authority_health import health_row
 from acme_milter.report.forecast import Forecast
 from acme_milter.report.rows import Row, instant
-from acme_milter.store import accounts, budgets, holds, pauses, renewals
+from acme_milter.store import accounts, authority_health, budgets, holds, pauses, renewals
 from acme_milter.store.pauses import Pause
 
 DAYS = 30
@@ -18,17 +20,22 @@ DAYS = 30
 
 
 def authorities(connection: sa.Connection, config: Config, now: datetime) -> dict[str, object]:
-    """Every configured authority, in the order of the configuration."""
+    """Every configured authority, in the order of the configuration, staging services last."""
     paused = pauses.in_force(connection, now)
+    health = authority_health.of_all(connection)
     forecast = Forecast(lambda: config)
     return {
         "schema": "acme-milter/authority-list/1",
         "authorities": [
             {
                 "authority": name,
+                "staging": is_staging(name),
                 "directory": settings.directory,
                 "account": _account(connection, name, settings),
+                "accounts": accounts.number_in_use(connection, name, settings.directory),
+                "keys_to_exchange": accounts.number_changing(connection, name),
                 "paused": _pause(paused.get(name)),
+                "health": health_row(health.get(name)),
                 "held": _held(connection, name),
                 "budgets": _budgets(connection, name, settings, forecast, now),
                 "renewals": _renewals(connection, name, forecast, now),
@@ -39,6 +46,7 @@ def authorities(connection: sa.Connection, config: Config, now: datetime) -> dic
 
 
 def _account(connection: sa.Connection, name: str, settings: Authority) -> str | None:
+    """The URL of the one that everybody shares."""
     known = accounts.find(connection, name, settings.directory)
     return None if known is None else known.url
 

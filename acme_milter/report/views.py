@@ -8,6 +8,7 @@ JSON can carry. Its document names its schema and holds nothing secret.
 from collections.abc import Callable
 
 from acme_milter.report.authorities import authorities
+from acme_milter.report.authority_show import authority_show
 from acme_milter.report.bulk_progress import bulk_list, bulk_status
 from acme_milter.report.certificate_list import certificate_list, certificate_show
 from acme_milter.report.coverage import coverage
@@ -32,6 +33,7 @@ VIEWS: dict[str, View] = {
     "certificate": certificate_show,
     "certificate-list": certificate_list,
     "authorities": authorities,
+    "authority-show": authority_show,
     "coverage": coverage,
     "expiring": expiring,
     "delivery-list": delivery_list,

@@ -22,6 +22,7 @@ from acme_milter.worker.dkim_verifier import ArithmeticPool, DkimVerifier
 from acme_milter.worker.examination import Examination, Finding, Result
 from acme_milter.worker.expectations import expectations_of
 from acme_milter.worker.key_lookup import KeyLookup
+from acme_milter.worker.smime_verifier import SmimeVerifier
 from acme_milter.worker.terms import terms_of
 
 
@@ -49,18 +50,16 @@ def verify(context: click.Context, file: Path, recipient: str | None, authority:
         known = ", ".join(config.authorities) or "none"
         raise click.BadParameter(f"no such authority; configured: {known}", param_hint="--authority")
     lookup = KeyLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())
-    pool = ArithmeticPool(1)
-    try:
+    with ArithmeticPool(1) as pool, SmimeVerifier() as smime:
         examination = Examination(
             config=config,
             verifier=DkimVerifier(pool, lookup),
+            smime=smime,
             expectations=_orders(config, wanted),
             terms=terms_of(config.authorities[name]),
             now=Clock().now(),
         )
         findings = examination.judge(raw, wanted)
-    finally:
-        pool.close()
     if as_json:
         click.echo(json.dumps(_document(findings, wanted, name)))
     else:

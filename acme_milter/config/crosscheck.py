@@ -160,6 +160,8 @@ def authorities(top: Node, raw: Mapping[str, Mapping[str, Any]], complain: Compl
     for name, plain in raw.items():
         if name in used and plain.get("agree_tos") in (None, False):
             complain(locate(top, ["authorities", name, "agree_tos"]), _AGREE)
+        if plain.get("accept_smime_signed") is True and plain.get("smime_trust") is None:
+            complain(locate(top, ["authorities", name, "accept_smime_signed"]), _SMIME_TRUST)
 
 
 def _inner_policies(top: Node, domain: list[str]) -> Iterator[list[str | int]]:
@@ -170,6 +172,11 @@ def _inner_policies(top: Node, domain: list[str]) -> Iterator[list[str | int]]:
     for address in top.at(*domain, "mailboxes", "overrides").mapping():
         yield [*domain, "mailboxes", "overrides", address]
 
+
+_SMIME_TRUST = (
+    "needs smime_trust: a file of the certificates (PEM) that such a signature has to rest on; without one, anybody's"
+    " would do"
+)
 
 _AGREE = (
     "the authority's terms of service must be agreed to by you before it is used; read them (its directory names"

@@ -66,7 +66,7 @@ def _holds_certificates(path: Path) -> bool:
 def _of_authorities(found: Mapping[str, Authority]) -> Iterator[_Named]:
     for name, authority in found.items():
         place: Steps = ["authorities", name]
-        for key in ("ca_bundle", "trust_roots"):
+        for key in ("ca_bundle", "trust_roots", "smime_trust"):
             path = getattr(authority, key)
             if path is not None:
                 yield [*place, key], path, "certificates"

@@ -13,13 +13,18 @@ from acme_milter.config.schema import Config
 from acme_milter.enrollment import gate
 from acme_milter.enrollment.gate import Envelope, Expectation, Outcome, Reason, Stopped, Terms
 from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_mail
+from acme_milter.protocol.dkim_policy import Verdict
 from acme_milter.protocol.faults import MailRefused
+from acme_milter.protocol.smime_verdict import SmimeVerdict
 from acme_milter.worker.dkim_verifier import DkimVerifier
+from acme_milter.worker.smime_verifier import SmimeVerifier
 
 FORM = ("G3", "G4", "G5", "G6", "G7", "G8", "G9", "G11")
 """What can be read off the mail alone, in the order in which it is."""
 
 SIGNATURE = ("G12", "G13", "G14", "G15", "G16", "G17", "G18")
+
+SMIME = tuple(gate.SMIME_CONDITIONS)
 
 
 class Result(enum.StrEnum):
@@ -30,11 +35,15 @@ class Result(enum.StrEnum):
     DOUBT = "doubt"
     NOT_REACHED = "not reached"
     NOT_TRIED = "not tried"
+    NOT_NEEDED = "not needed"
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One condition, e.g. "G14", with what became of it; ``detail`` names the header, and the key that relaxes it."""
+    """One condition, e.g. "G14", with what became of it; ``detail`` names the header, and the key that relaxes it.
+
+    DKIM or S/MIME is enough: what fails of the one is not needed where the other holds.
+    """
 
     condition: str
     result: Result
@@ -43,7 +52,7 @@ class Finding:
     @property
     def text(self) -> str:
         """What the condition demands."""
-        return gate.CONDITIONS[self.condition]
+        return (gate.CONDITIONS | gate.SMIME_CONDITIONS)[self.condition]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +65,23 @@ class Examination:
 
     config: Config
     verifier: DkimVerifier
+    smime: SmimeVerifier
     expectations: list[Expectation] | None
     terms: Terms
     now: datetime
 
     def judge(self, raw: bytes, recipient: str) -> list[Finding]:
-        """All conditions in their order."""
+        """All conditions in their order; those of S/MIME only where the authority's configuration accepts it."""
         found = {finding.condition: finding for finding in self._judge(raw, recipient)}
-        return [found.get(name, Finding(name, Result.NOT_REACHED)) for name in gate.CONDITIONS]
+        names = list(gate.CONDITIONS)
+        if self._accepts_smime or any(name in found for name in SMIME):
+            place = names.index("G19")
+            names[place:place] = SMIME
+        return [found.get(name, Finding(name, Result.NOT_REACHED)) for name in names]
+
+    @property
+    def _accepts_smime(self) -> bool:
+        return self.terms.smime_trust is not None
 
     def _judge(self, raw: bytes, recipient: str) -> Iterator[Finding]:
         envelope = Envelope(sender="", recipients=(recipient,), authenticated=False, queue_id=None)
@@ -89,13 +107,18 @@ class Examination:
             not_before=not_before,
             minimum_rsa_bits=terms.minimum_rsa_bits,
         )
-        yield from _group(SIGNATURE, lambda: gate.check_verdict(verdict))
+        yield from _proof(verdict, self._smime_verdict(mail, terms, not_before))
         yield from _group(("G19",), lambda: gate.check_reply_to(mail, terms, self.config.canonical))
         if expected:
             yield from _group(("G20", "G21"), lambda: gate.check_answers(mail, expected[0]))
         yield from _group(("G22",), lambda: self._check_mode(recipient))
         for name in ("G23", "G24", "G25"):
             yield Finding(name, Result.NOT_TRIED, "a saved mail is neither answered nor suppressed")
+
+    def _smime_verdict(self, mail: ChallengeMail, terms: Terms, not_before: datetime | None) -> SmimeVerdict | None:
+        if terms.smime_trust is None:
+            return None
+        return self.smime.verify(mail, trust=terms.smime_trust, now=self.now, not_before=not_before)
 
     def _check_form(self, mail: ChallengeMail, recipient: str) -> None:
         gate.check_auto_submitted(mail, self.terms)
@@ -105,6 +128,23 @@ class Examination:
         policy = self.config.policy_for(recipient)
         if policy is not None and policy.mode == "observe":
             raise Stopped("G22", Outcome.DELIVER, Reason.OBSERVING, "mode: observe answers and suppresses nothing")
+
+
+def _proof(dkim: Verdict, smime: SmimeVerdict | None) -> Iterator[Finding]:
+    """G12 to G18, and S1 to S7 where they count; one of the two proves the mail."""
+    by_dkim = list(_group(SIGNATURE, lambda: gate.check_verdict(dkim)))
+    if smime is None:
+        yield from by_dkim
+        return
+    by_smime = list(_group(SMIME, lambda: gate.check_smime_verdict(smime)))
+    yield from _spared(by_dkim) if smime.passed else by_dkim
+    yield from _spared(by_smime) if dkim.passed else by_smime
+
+
+def _spared(findings: list[Finding]) -> Iterator[Finding]:
+    for finding in findings:
+        holds = finding.result is Result.HOLDS
+        yield finding if holds else Finding(finding.condition, Result.NOT_NEEDED, finding.detail)
 
 
 def _group(names: tuple[str, ...], check: Callable[[], object]) -> Iterator[Finding]:

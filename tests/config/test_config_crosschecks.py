@@ -110,3 +110,24 @@ def test_a_secret_written_in_the_wrong_place_is_never_quoted(text: str) -> None:
     found = faults_of(text)
     assert found
     assert "canary" not in "\n".join(found)
+
+
+SIGNED = "authorities: {a: {preset: castle, agree_tos: true, %s}}\ndomains: {example.org: {mailboxes: {list: []}}}\n"
+
+
+def test_smime_signed_challenges_need_something_that_they_rest_on() -> None:
+    (fault,) = faults_of(SIGNED % "accept_smime_signed: true")
+    assert fault.startswith("1: authorities.a.accept_smime_signed: needs smime_trust")
+    assert faults_of(SIGNED % "accept_smime_signed: true, smime_trust: signers.pem") == []
+    assert faults_of(SIGNED % "accept_smime_signed: false") == []
+    assert faults_of(SIGNED % "smime_trust: signers.pem") == []
+
+
+def test_what_signed_challenges_rest_on_has_to_be_certificates(tmp_path: Path) -> None:
+    (tmp_path / "signers.pem").write_text("nothing")
+    path = tmp_path / "acme-milter.yaml"
+    path.write_text(SIGNED % "accept_smime_signed: true, smime_trust: signers.pem")
+    path.chmod(0o600)
+    with pytest.raises(ConfigFaults) as caught:
+        load(path, files=True)
+    assert "signers.pem holds no certificates (PEM)" in str(caught.value.faults[0])

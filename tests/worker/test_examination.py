@@ -26,6 +26,7 @@ def judge(bench: IntakeBench, raw: bytes, recipient: str = RECIPIENT, *, with_st
     examination = Examination(
         config=bench.config,
         verifier=bench.verifier,
+        smime=bench.smime,
         expectations=orders,
         terms=terms_of(bench.config.authorities["ca"]),
         now=bench.clock(),

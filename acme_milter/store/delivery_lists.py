@@ -52,12 +52,12 @@ def in_trouble(connection: sa.Connection) -> int:
 
 
 def all_in_use(connection: sa.Connection) -> list[InUse]:
-    """Of everybody the newest certificate in use for each kind of use."""
+    """Of everybody what `deliveries.in_use` has of one."""
     columns = [certificate.c[name] for name in InUse.__dataclass_fields__]
     rows = connection.execute(
         sa.select(*columns)
         .join(enrollment, enrollment.c.certificate_id == certificate.c.id)
-        .where(ACTIVE)
+        .where(ACTIVE, ~certificate.c.authority.endswith(":staging", autoescape=True))
         .order_by(certificate.c.stored_at, certificate.c.id)
     )
     found = (InUse(**(row._asdict() | {"usage": KeyUsageKind(row.usage)})) for row in rows)

@@ -153,6 +153,8 @@ def _authorities(authorities: Sequence[dict[str, Any]]) -> Iterator[str]:
         )
         if (pause := row["paused"]) is not None:
             line += f"; paused until {pause['until'] or 'somebody resumes it'}: {pause['reason']}"
+        if (health := row["health"])["since"] is not None:
+            line += f"; {health['state']}, takes no orders since {health['since']}: {health['last_error']}"
         yield line
 
 

@@ -9,10 +9,11 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import State
 from acme_milter.enrollment.staging import is_staging
+from acme_milter.report.authority_health import health_row
 from acme_milter.report.coverage import by_domain, standings, total_of
 from acme_milter.report.member import look_up
 from acme_milter.report.rows import Row, enrollment_row, instant, plain
-from acme_milter.store import budgets, delivery_lists, holds, overview, pauses, source_runs, tallies
+from acme_milter.store import authority_health, budgets, delivery_lists, holds, overview, pauses, source_runs, tallies
 from acme_milter.store.pauses import Pause
 
 SCHEMA = "acme-milter/status/2"
@@ -52,7 +53,7 @@ def status(
         "deliveries": {state.value: count for state, count in delivery_lists.undone(connection).items()},
         "bulk_runs": [_run(run) for run in tallies.unended_runs(connection)],
     }
-    document["needs_you"] = list(_needs(connection, document))
+    document["needs_you"] = list(_needs(connection, document, now))
     if addresses or every or total["managed"] <= LISTED:
         wanted = [look_up(connection, config, address).address for address in addresses] or None
         document |= _mailboxes(connection, config, wanted)
@@ -97,6 +98,7 @@ def _authorities(connection: sa.Connection, config: Config, now: datetime) -> li
     ordered = tallies.ordered(connection, now - HOUR, names)
     failed = tallies.failed(connection, now - HOUR, names)
     paused = pauses.in_force(connection, now)
+    health = authority_health.of_all(connection)
     rows: list[Row] = [
         {
             "authority": name,
@@ -107,6 +109,7 @@ def _authorities(connection: sa.Connection, config: Config, now: datetime) -> li
             "failed_this_hour": failed[name],
             "failed_per_hour": authority.limits.failed_per_hour,
             "paused": _pause(paused.get(name)),
+            "health": health_row(health.get(name)),
         }
         for name, authority in config.authorities.items()
     ]
@@ -123,7 +126,7 @@ def _run(run: Mapping[str, object]) -> Row:
     return {key: plain(run[key]) for key in ("id", "kind", "state", "description", "created_at", "outcomes")}
 
 
-def _needs(connection: sa.Connection, document: Row) -> Iterator[Row]:
+def _needs(connection: sa.Connection, document: Row, now: datetime) -> Iterator[Row]:
     """What goes no further without a person, each with the command that shows or does it."""
     for hold in holds.waiting(connection):
         if hold.released_at is None:
@@ -136,6 +139,11 @@ def _needs(connection: sa.Connection, document: Row) -> Iterator[Row]:
         pause, name = authority["paused"], authority["authority"]
         if isinstance(pause, dict) and pause["until"] is None:
             yield _need("authority", f"{name} is paused: {pause['reason']}", f"acme-milter authority resume {name}")
+        health = _mapping(authority["health"])
+        since = health["since"]
+        if since is not None and datetime.fromisoformat(str(since)) <= now - HOUR:
+            text = f"{name} takes no orders since {str(since)[:16].replace('T', ' ')} UTC: {health['last_error']}"
+            yield _need("authority", text, "acme-milter authority list")
     for bulk in _rows(document["bulk_runs"]):
         if bulk["state"] in {"paused", "stopped"}:
             yield _need("bulk", f"{bulk['description']} is {bulk['state']}", f"acme-milter bulk resume {bulk['id']}")

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from acme_milter.testca.encoding import from_base64url
 from acme_milter.testca.exchange import Answer, Call, Desk
 from acme_milter.testca.history import Happening
+from acme_milter.testca.issuer import foreign_block
 from acme_milter.testca.ledger import Issued, Status
 from acme_milter.testca.lifecycle import refresh_authorization
 from acme_milter.testca.office import Office
@@ -29,9 +30,11 @@ async def certificate(desk: Desk, call: Call) -> Answer:
     if number >= len(issued.chains):
         raise ProblemError("malformed", "no such chain", status=404)
     url = f"{desk.office.base_url}/certificate/{issued.name}"
-    others = [index for index in range(len(issued.chains)) if index != number]
+    alternate = desk.office.chaos.word("ALTERNATE")
+    others = [index for index in range(len(issued.chains)) if index != number and alternate != "none"]
     links = [("Link", f'<{url}{f"/{index}" if index else ""}>;rel="alternate"') for index in others]
-    return Answer(issued.chains[number], headers=links, media_type="application/pem-certificate-chain")
+    chain = foreign_block() if number and alternate == "broken" else b""
+    return Answer(issued.chains[number] + chain, headers=links, media_type="application/pem-certificate-chain")
 
 
 async def revoke(desk: Desk, call: Call) -> Answer:

@@ -3,7 +3,7 @@
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -45,13 +45,15 @@ def issue(pki: Pki, leaf: Leaf, account: str, fault: str) -> Issued:
         leaf = Leaf(leaf.addresses, leaf.wanted, leaf.profile, leaf.not_before - LONGEST, leaf.not_before)
     key = ec.generate_private_key(ec.SECP256R1()).public_key() if fault == "wrongkey" else leaf.wanted.key
     addresses = (Address("somebody.else", leaf.addresses[0].domain),) if fault == "wrongsan" else leaf.addresses
+    if fault == "bothuses":
+        leaf = replace(leaf, wanted=replace(leaf.wanted, signing=True, encryption=True))
     certificate = _sign(pki, leaf, key, addresses)
     own = certificate.public_bytes(serialization.Encoding.PEM)
     chains = [own + pki.intermediate.pem(), own + pki.cross_certified.public_bytes(serialization.Encoding.PEM)]
     if fault == "nochain":
         chains = [own]
     elif fault == "extra":
-        chains = [chain + _foreign_block() for chain in chains]
+        chains = [chain + foreign_block() for chain in chains]
     return Issued(
         name=fresh_name(),
         account=account,
@@ -114,7 +116,7 @@ def renewal_id(certificate: x509.Certificate) -> str:
     return f"{to_base64url(authority)}.{to_base64url(content)}"
 
 
-def _foreign_block() -> bytes:
+def foreign_block() -> bytes:
     """A PEM block that has no place in a chain: RFC 8555 §11.4 tells clients to refuse it."""
     key = ec.generate_private_key(ec.SECP256R1())
     return key.private_bytes(

@@ -139,7 +139,8 @@ _ALL = (
     _switch("PROCESSING_WITH_ERROR", "a challenge shows an error while processing (RFC 8555 erratum 5732)"),
     Knob("REFUSE_ADDRESS", Kind.TEXT, "", "newOrder refuses these addresses or domains (comma between)"),
     _word("CAA", "ignored enforced", "newOrder refuses an address whose domain's CAA records do not name the CA"),
-    _word("CERT", "good wrongkey wrongsan expired nochain extra", "what is wrong with the certificate"),
+    _word("CERT", "good wrongkey wrongsan expired nochain extra bothuses", "what is wrong with the certificate"),
+    _word("ALTERNATE", "offered none broken", "the second chain of each certificate, that of the other root"),
     _seconds("CERT_LIFETIME", 365 * 86400, "how long a certificate is valid"),
     _word(
         "REVOCATION", "good noreason refused", "revokeCert refuses every reason (badRevocationReason), or everything"
@@ -179,6 +180,7 @@ _ALL = (
     _switch("EARLY_POST_INVALID", "a challenge POSTed before its reply arrived turns invalid"),
     _seconds("REPLY_PATIENCE", 0, "a POSTed challenge turns invalid when no reply came for so long; 0: never"),
     _seconds("REPLY_READ_DELAY", 0, "the reply's mailbox is read so long after it came"),
+    _switch("EARLY_POST_FORGOTTEN", "a challenge POSTed before its reply arrived stays pending"),
     _word("VALIDATE_AT", "reply post", "the reply decides on arrival, or only together with the POST"),
     _switch("MATCH_BY_FROM", "a reply belongs to its sender's newest open challenge, whatever its Subject says"),
     _word("REPLY_THREADING", "ignored checked required", "what In-Reply-To and References must be"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from acme_milter.config.loader import ConfigFaults, load_text
+from acme_milter.config.loader import ConfigFaults, load, load_text
 
 CANARY = "c2VjcmV0-canary"
 

@@ -122,17 +122,19 @@ def test_a_name_server_that_includes_the_snippet_answers_with_it(
 
 def test_a_snippet_has_one_block_for_each_mailbox_sorted_and_the_same_twice(snippet: Path) -> None:
     target = zone_target(snippet, usage="3 1 1")
-    addresses = ["zoe@example.org", "alice@example.org", "m@a.example.org", "Alice@example.org"]
+    addresses = ["zoe@example.org", "jürgen@example.org", "alice@example.org", "m@a.example.org", "Alice@example.org"]
     for address in addresses:
-        put(target, address)
+        put(target, address, a_certificate("anybody@example.org"))
     last = a_certificate("zoe@example.org")
     put(target, "zoe@example.org", last)
     text = snippet.read_text()
     assert re.findall(r"^; (\S+@\S+)$", text, re.MULTILINE) == [
-        "m@a.example.org", "Alice@example.org", "alice@example.org", "zoe@example.org",
+        "m@a.example.org", "Alice@example.org", "alice@example.org",
+        "jürgen@example.org", "zoe@example.org",
     ]  # fmt: skip
     assert text.count(" IN SMIMEA ") == len(addresses)
     assert association(last, "3 1 1").lower() in text
+    checked(snippet)
     before = snippet.stat()
     put(target, "zoe@example.org", last)
     assert snippet.read_text() == text

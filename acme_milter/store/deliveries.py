@@ -215,13 +215,6 @@ def retry(connection: sa.Connection, ids: Collection[str], now: datetime) -> int
     return changed.rowcount
 
 
-def is_complete(connection: sa.Connection, certificate_id: str) -> bool:
-    """Whether it is at every target that it was asked for, and there is one."""
-    rows = of_certificate(connection, certificate_id)
-    wanted = [row for row in rows if row.state is not DeliveryState.ENDED]
-    return bool(wanted) and all(row.state is DeliveryState.DONE for row in wanted)
-
-
 def in_use(connection: sa.Connection, address: str, principal: str) -> list[StoredCertificate]:
     """The newest certificate in use for each kind of use that this person has for the mailbox, the oldest first;
     a rehearsal's is in nobody's use.

@@ -137,7 +137,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "FilesTarget": {
         "path": "A directory with {address}, {local} and {domain} in it.",
         "formats": "Which files.",
-        "chain": "Whether the issuers' certificates go into PKCS#12 files.",
+        "chain": "Whether the issuers' certificates go along.",
         "mode": "The files' permission bits.",
         "owner": "The files' owner.",
         "group": "The files' group.",
@@ -146,7 +146,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "HookTarget": {
         "argv": "The program and its arguments, each by itself, with {address}, {p12} and others in them.",
         "formats": "Which files are made for it.",
-        "chain": "Whether the issuers' certificates go into PKCS#12 files.",
+        "chain": "Whether the issuers' certificates go along.",
     },
     "LdapTarget": {
         "uri": "The directory.",
@@ -162,7 +162,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "SigningMilterTarget": {
         "directory": "Where its certificates and keys are.",
         "table": "Its signing table.",
-        "mode": "The files' permission bits.",
+        "mode": "The files' permission bits, 0640 at most.",
         "group": "The files' group.",
         "reload": "A command that makes it read them, each word by itself.",
     },

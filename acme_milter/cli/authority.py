@@ -8,6 +8,7 @@ import click
 from acme_milter.cli.ask_worker import ask_worker
 from acme_milter.cli.authority_accounts import deactivate, register, rollover
 from acme_milter.cli.authority_show import show
+from acme_milter.cli.authority_test import test
 from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.table import Column, show_table
@@ -38,6 +39,7 @@ authority.add_command(show)
 authority.add_command(register)
 authority.add_command(rollover)
 authority.add_command(deactivate)
+authority.add_command(test)
 
 
 @authority.command("list")

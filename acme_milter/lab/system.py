@@ -49,6 +49,7 @@ class Lab:
         defaults: Mapping[str, object] | None = None,
         sections: Mapping[str, Mapping[str, object]] | None = None,
         more_authorities: Mapping[str, Mapping[str, object]] | None = None,
+        staging: bool = False,
         policies: Mapping[str, Mapping[str, object]] | None = None,
         knobs: Mapping[str, object] | None = None,
         testca_options: Mapping[str, Any] | None = None,
@@ -64,6 +65,7 @@ class Lab:
         self._defaults = dict(defaults or {})
         self._sections = dict(sections or {})
         self._more_authorities = dict(more_authorities or {})
+        self._staging = staging
         self._policies = dict(policies or {})
         self._knobs = dict(knobs or {})
         self._testca_options = dict(testca_options or {})
@@ -244,6 +246,7 @@ class Lab:
             "authorities": {
                 name: {
                     "directory": self.authority.directory_url,
+                    **({"staging": self.authority.directory_url} if self._staging else {}),
                     "ca_bundle": str(self.authority.ca_bundle),
                     "contact": [f"postmaster@{next(iter(self.domains))}"],
                     "agree_tos": True,

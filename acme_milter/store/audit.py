@@ -30,6 +30,12 @@ def record(
     )
 
 
+def moments(connection: sa.Connection, enrollment_id: str) -> dict[str, datetime]:
+    """When each thing happened to an enrollment first, by its word."""
+    wanted = sa.select(table.c.event, table.c.at).where(table.c.enrollment_id == enrollment_id)
+    return {row.event: row.at for row in connection.execute(wanted.order_by(table.c.number.desc()))}
+
+
 def latest(connection: sa.Connection) -> datetime | None:
     """When anything was last recorded: a sign of life."""
     return connection.execute(sa.select(table.c.at).order_by(table.c.number.desc()).limit(1)).scalar()

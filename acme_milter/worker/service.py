@@ -20,9 +20,9 @@ from acme_milter.keys.client import KeydClient, KeydUnavailable
 from acme_milter.keys.sealing import sealing_key_id
 from acme_milter.store import identity
 from acme_milter.store.database import Database, StoreUnusable, in_words
+from acme_milter.worker.account_keeping import AccountKeeping
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
-from acme_milter.worker.authority_calls import AuthorityCalls
 from acme_milter.worker.bulk_calls import BulkCalls
 from acme_milter.worker.bulk_feeder import EVERY as FEED_EVERY
 from acme_milter.worker.bulk_feeder import BulkFeeder
@@ -51,8 +51,6 @@ from acme_milter.worker.reload import Reloader
 from acme_milter.worker.renewing import Renewing
 from acme_milter.worker.request_call import RequestCall
 from acme_milter.worker.responder import Responder
-from acme_milter.worker.rollover import EVERY as ROLL_OVER_EVERY
-from acme_milter.worker.rollover import Rollover
 from acme_milter.worker.scheduler import Scheduler
 from acme_milter.worker.smime_verifier import SmimeVerifier
 from acme_milter.worker.standing_config import StandingConfig
@@ -89,9 +87,6 @@ class Worker:
             authorities=self._authorities,
             clock=self._clock,
             ask_for=self._ask_for,
-        )
-        self._rollover = Rollover(
-            database=self._database, authorities=self._authorities, keyd=self._keyd, clock=self._clock.now
         )
         self._delivering: Delivering | None = None
         permissions = CaaLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())
@@ -142,9 +137,9 @@ class Worker:
         to_deliver = Chore("deliveries", DELIVER_EVERY, delivering.work)
         self._chores = self._make_chores([*renewing.chores(scheduler.wake), to_deliver])
         # In a thread of its own: an authority may be silent.
-        exchanging = Chore("rollover", ROLL_OVER_EVERY, self._rollover.work)
-        self._asking = Chores([exchanging, *renewing.asking()], self._clock)
-        control = self._make_control(scheduler, renewing, reloader, vault)
+        accounts = self._make_account_keeping(vault, scheduler)
+        self._asking = Chores([*accounts.chores(), *renewing.asking()], self._clock)
+        control = self._make_control(scheduler, renewing, reloader, accounts, vault)
         self._servers = [
             FrameServer(
                 config.worker.intake_socket,
@@ -196,7 +191,25 @@ class Worker:
         if self._scheduler is not None:
             self._scheduler.wake()
 
-    def _make_control(self, scheduler: Scheduler, renewing: Renewing, reloader: Reloader, vault: Vault) -> Control:
+    def _make_account_keeping(self, vault: Vault, scheduler: Scheduler) -> AccountKeeping:
+        def ask_for(chore: str) -> None:
+            if self._asking is not None:
+                self._asking.ask_for(chore)
+
+        return AccountKeeping(
+            standing=self._standing,
+            database=self._database,
+            authorities=self._authorities,
+            keyd=self._keyd,
+            vault=vault,
+            clock=self._clock,
+            ask_for=ask_for,
+            work_is_due=scheduler.wake,
+        )
+
+    def _make_control(
+        self, scheduler: Scheduler, renewing: Renewing, reloader: Reloader, accounts: AccountKeeping, vault: Vault
+    ) -> Control:
         enrolling = Enrolling(
             config=self.config,
             database=self._database,
@@ -226,22 +239,8 @@ class Worker:
                 **deliveries.answers(),
                 **self._people.answers(),
                 **renewing.answers(scheduler.wake),
-                **self._authority_calls().answers(),
+                **accounts.answers(),
             }
-        )
-
-    def _authority_calls(self) -> AuthorityCalls:
-        def exchange_soon() -> None:
-            if self._asking is not None:
-                self._asking.ask_for("rollover")
-
-        return AuthorityCalls(
-            config=self.config,
-            database=self._database,
-            authorities=self._authorities,
-            rollover=self._rollover,
-            clock=self._clock.now,
-            exchange_soon=exchange_soon,
         )
 
     def _ask_for(self, chore: str) -> None:

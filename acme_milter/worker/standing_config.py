@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The configuration in force: what the file says, with the mailboxes that the sources brought."""
 
+import dataclasses
 import threading
 from collections.abc import Iterable
 
 from acme_milter.config.fault import Fault
 from acme_milter.config.member import Member
-from acme_milter.config.schema import Config
+from acme_milter.config.schema import Authority, Config
 
 
 class StandingConfig:
@@ -20,6 +21,7 @@ class StandingConfig:
         self._nobody_waits = False
         self._file = file_config
         self._members: tuple[Member, ...] = ()
+        self._tried: dict[str, Authority] = {}
         self._current = file_config
         self.last_faults: tuple[Fault, ...] = ()
 
@@ -43,7 +45,7 @@ class StandingConfig:
         """The file says something else now; the sources' mailboxes stay, as far as their domains are configured."""
         with self._changed:
             self._file = config
-            self._current = config.with_members(self._members)
+            self._current = self._made()
             self.last_faults = ()
             self._changed.notify_all()
 
@@ -51,8 +53,22 @@ class StandingConfig:
         """All mailboxes of all sources, those that are managed."""
         with self._changed:
             self._members = tuple(members)
-            self._current = self._file.with_members(self._members)
+            self._current = self._made()
             self._changed.notify_all()
+
+    def try_out(self, authority: str, settings: Authority | None) -> None:
+        """Have other settings in force for a staging service, until None ends that."""
+        with self._changed:
+            self._tried.pop(authority, None)
+            if settings is not None:
+                self._tried[authority] = settings
+            self._current = self._made()
+            self._changed.notify_all()
+
+    def _made(self) -> Config:
+        config = self._file.with_members(self._members)
+        tried = {name: settings for name, settings in self._tried.items() if name in config.authorities}
+        return dataclasses.replace(config, authorities={**config.authorities, **tried}) if tried else config
 
     def wait_while(self, config: Config, seconds: float) -> None:
         """Return when another configuration than this is in force, after `seconds` at the latest."""

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.kinds import in_use, next_of, usages_of
 from acme_milter.enrollment.model import Cause, Enrollment
+from acme_milter.enrollment.staging import is_staging
 from acme_milter.eventlog import Event
 from acme_milter.store import audit, bulk_items, enrollments
 
@@ -24,11 +25,14 @@ def open_next(connection: sa.Connection, config: Config, ended: Enrollment, now:
     if ended.principal not in {member.principal, member.address}:
         return None
     wanted = usages_of(policy.certificate.layout)
-    if len(wanted) == 1 or enrollments.find_open(connection, ended.address, ended.authority) is not None:
+    known = enrollments.of_mailbox(connection, ended.address)
+    trial = is_staging(ended.authority)
+    # One at a time, whichever authority it is at: whatever is open goes on with the rest when it ends.
+    if len(wanted) == 1 or any(one.is_open and is_staging(one.authority) == trial for one in known):
         return None
     # Who asks gets both from the authority they ask; what goes on by itself is content with what is there.
     at = ended.authority if ended.cause is Cause.ASKED else None
-    held = in_use(enrollments.of_mailbox(connection, ended.address), {ended.principal}, at)
+    held = in_use(known, {ended.principal}, at)
     also = None
     if ended.bulk_run_id is not None:
         also = bulk_items.also_replaced(connection, ended.bulk_run_id, ended.address)

@@ -93,8 +93,10 @@ class OrderBench:
         milter: Mapping[str, object] | None = None,
         reply_port: int | None = None,
         renewal: Mapping[str, object] | None = None,
+        policy: Mapping[str, object] | None = None,
         minds_the_clock: bool = False,
         reply: Mapping[str, object] | None = None,
+        dns_port: int | None = None,
     ) -> None:
         self.site = site
         self.clock = RunningClock()
@@ -102,9 +104,11 @@ class OrderBench:
         self._directory = directory
         self._milter = dict(milter or {})
         self._renewal = dict(renewal or {})
+        self._policy = dict(policy or {})
         self._reply = dict(reply or {})
         self.minds_the_clock = minds_the_clock
         self._reply_port = reply_port or site.replies_to
+        self._dns_port = dns_port or site.authority.dns_port
         self.configure(authority or {}, others or {})
         self.database = Database(self.config.store.url)
         self.database.upgrade()
@@ -157,7 +161,7 @@ class OrderBench:
             "version": 1,
             "store": {"url": f"sqlite:///{self._directory / 'store.db'}"},
             "milter": self._milter,
-            "dns": {"nameservers": [f"127.0.0.1:{ca.dns_port}"]},
+            "dns": {"nameservers": [f"127.0.0.1:{self._dns_port}"]},
             "authorities": {"ca": {**base, **authority}, **{name: {**base, **more} for name, more in others.items()}},
             "defaults": {
                 "authorities": ["ca"],
@@ -171,9 +175,14 @@ class OrderBench:
                     **self._reply,
                 },
             },
-            "domains": {DOMAIN: {"mailboxes": {"list": self.addresses}}},
+            "domains": {DOMAIN: {**self._policy, "mailboxes": {"list": self.addresses}}},
         }
         self.config: Config = load_text(yaml.safe_dump(document), self._directory / "acme-milter.yaml")
+
+    def change_policy(self, **policy: object) -> None:
+        """What the domain's part of the configuration says besides its mailboxes."""
+        self._policy = policy
+        self.configure({}, {})
 
     def _authorities(self) -> Authorities:
         # The CA's clock is the machine's: what a test does with ours is no skew, unless it is about that.

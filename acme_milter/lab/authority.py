@@ -86,6 +86,11 @@ class AuthorityLab:
         self.thaw()
         self._process.stop()
 
+    def kill(self) -> None:
+        """End it as a crash would: whoever asks it anything is refused the connection."""
+        self._session.close()
+        self._process.kill()
+
     def freeze(self) -> None:
         """Stop answering, with all connections kept: an authority that hangs."""
         self._process.signal(signal.SIGSTOP)
@@ -114,6 +119,11 @@ class AuthorityLab:
     def send_mail(self, to: str, kind: str, **details: object) -> str:
         """Have it send a mail of its own making: foreign, forged-unsigned, forged-other-domain, raw."""
         return str(self._call("POST", "mail", json={"to": to, "kind": kind, **details})["mail"])
+
+    def dkim_records(self) -> dict[str, list[str]]:
+        """The TXT records that its own name server has, by full name: for another one that is to know them, too."""
+        records: dict[str, list[str]] = self._call("GET", "dns")["txt"]
+        return records
 
     def orders(self) -> list[dict[str, Any]]:
         orders: list[dict[str, Any]] = self._call("GET", "orders")["orders"]

@@ -177,12 +177,18 @@ class OrderBench:
             },
             "domains": {DOMAIN: {**self._policy, "mailboxes": {"list": self.addresses}}},
         }
-        self.config: Config = load_text(yaml.safe_dump(document), self._directory / "acme-milter.yaml")
+        self._written = yaml.safe_dump({**document, "keys": {"socket": str(self.site.keyd_socket)}})
+        self.config: Config = load_text(self._written, self._directory / "acme-milter.yaml")
 
     def change_policy(self, **policy: object) -> None:
         """What the domain's part of the configuration says besides its mailboxes."""
         self._policy = policy
         self.configure({}, {})
+
+    def write_configuration(self, file: Path) -> None:
+        """For commands."""
+        file.write_text(self._written, encoding="utf-8")
+        file.chmod(0o600)
 
     def _authorities(self) -> Authorities:
         # The CA's clock is the machine's: what a test does with ours is no skew, unless it is about that.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which of an authority's chains is taken (RFC 8555 §7.4.2), against a CA whose intermediate two roots have certified."""
+"""Which of an authority's chains is taken (RFC 8555 §7.4.2): two roots have certified the test CA's intermediate."""
 
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 """A certificate to sign and one to encrypt (RFC 8823 §3.3): ordered one after the other, renewed each by itself."""
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -34,9 +35,8 @@ def make_pair(make_orders: MakeOrderBench, **changes: object) -> OrderBench:
 
 def ask(bench: OrderBench, *, again: bool = False) -> dict[str, object]:
     call = Enrolling(config=lambda: bench.config, database=bench.database, clock=bench.clock, work_is_due=lambda: None)
-    answer = call.answer({"addresses": bench.addresses[:1], "again": again})
-    (result,) = answer["results"]  # type: ignore[misc]  # a list, of one
-    return dict(result)
+    answer: dict[str, Any] = call.answer({"addresses": bench.addresses[:1], "again": again})
+    return dict(answer["results"][0])
 
 
 def the_open_one(bench: OrderBench) -> Enrollment | None:

@@ -11,16 +11,20 @@ import pytest
 import sqlalchemy as sa
 
 from acme_milter.enrollment.model import Cause, Enrollment, State
+from acme_milter.lab.organization import fill
 from acme_milter.lab.processes import wait_until
-from acme_milter.store import authority_health, enrollments, pauses, renewals
+from acme_milter.store import authority_health, bulk_runs, enrollments, pauses, renewals
 from acme_milter.store.authority_health import Health
+from acme_milter.store.bulk_items import Outcome
+from acme_milter.store.database import Database
 from acme_milter.store.renewals import Renewal
-from acme_milter.store.schema import audit, enrollment
+from acme_milter.store.schema import audit, bulk_item, enrollment
 from acme_milter.worker.background import Background
 from acme_milter.worker.choice import Choosing
 from acme_milter.worker.enrolling import Enrolling
 from acme_milter.worker.failover import follow
 from acme_milter.worker.scheduler import Scheduler
+from tests.worker.bulk_desk import BRANCH, DOMAINS, NOW, Desk, TickingClock, configured, count
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 from tests.worker.second_authority import SecondAuthority
@@ -353,3 +357,47 @@ def test_a_joiner_is_opened_with_the_authority_that_can_be_used(make_orders: Mak
     broken(bench)
     assert opening._joiners.open_some("ca", 5) == 0
     assert list(opening._joiners._waiting) == bench.addresses  # the other authority's turn comes
+
+
+def test_a_runs_items_go_elsewhere_while_their_authority_is_broken_and_its_plan_stays(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
+    database.upgrade()
+    fill(database, mailboxes=20, certificates=2, now=NOW, domains=DOMAINS)
+    desk = Desk(database, lambda: configured(tmp_path, database, authorities=["other", "ca"]), TickingClock())
+    desk.open(BRANCH)
+    with database.write() as connection:
+        pauses.pause(connection, "other", "operator", NOW, None)
+    desk.places = {"ca": 2, "other": 0}
+    desk.feed()
+    opened = [desk.enrollment_of(one) for one in BRANCH if desk.outcomes()[one] == Outcome.OPEN]
+    assert [(one.authority, one.state) for one in opened] == [("ca", State.PLANNED)] * 2
+    with database.write() as connection:
+        pauses.resume(connection, "other")
+    desk.places = {"ca": 0, "other": 3}
+    desk.feed()
+    also = {desk.enrollment_of(one).authority for one in BRANCH if desk.outcomes()[one] == Outcome.OPEN}
+    assert also == {"ca", "other"}
+    with database.read() as connection:
+        assert set(connection.execute(sa.select(bulk_item.c.authority)).scalars()) == {"other"}
+    database.close()
+
+
+def test_a_run_stops_when_too_many_orders_fail_at_the_authority_that_stands_in(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
+    database.upgrade()
+    fill(database, mailboxes=20, certificates=2, now=NOW, domains=DOMAINS)
+    desk = Desk(database, lambda: configured(tmp_path, database, authorities=["other", "ca"]), TickingClock())
+    desk.open(BRANCH)
+    with database.write() as connection:
+        pauses.pause(connection, "other", "operator", NOW, None)
+    desk.places = {"ca": 3, "other": 0}
+    desk.feed()
+    for address in [one for one in BRANCH if desk.outcomes()[one] == Outcome.OPEN]:
+        desk.fail(address)
+    desk.feed()
+    assert count(desk.outcomes(), Outcome.OPEN) == 0
+    with database.read() as connection:
+        run = bulk_runs.get(connection, "run-1")
+    assert run is not None
+    assert set(run.stopped) == {"ca"}
+    database.close()

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,27 @@ AWAY = {"to": "hook", "name": "away", "argv": ["/bin/sh", "-c", "echo not now >&
 PAGE = Path(__file__).parents[2] / "docs" / "delivery.md"
 
 
-@pytest.fixture
-def depot() -> Iterator[Depot]:
+@contextmanager
+def settled() -> Iterator[Depot]:
     """Three targets for alice: one takes it, one refuses, one is away; bob has no certificate."""
     with Depot([HOOK, REFUSING, AWAY]) as depot:
         depot.now = datetime.now(UTC)
         depot.issue()
         depot.settle(depot.delivering())
+        yield depot
+
+
+@pytest.fixture
+def depot() -> Iterator[Depot]:
+    """To do something with."""
+    with settled() as depot:
+        yield depot
+
+
+@pytest.fixture(scope="module")
+def seen() -> Iterator[Depot]:
+    """To look at."""
+    with settled() as depot:
         yield depot
 
 
@@ -48,10 +63,10 @@ def states(depot: Depot, *words: str) -> dict[str, str]:
     return {row["target"]: row["state"] for row in document(depot, "deliver", "list", *words)["deliveries"]}
 
 
-def test_the_list_shows_what_is_undone_and_of_given_mailboxes_everything(depot: Depot) -> None:
-    assert states(depot) == {"refusing": "failed", "away": "retrying"}
-    assert states(depot, ALICE.upper()) == {"hook": "done", "refusing": "failed", "away": "retrying"}
-    assert states(depot, BOB) == {}
+def test_the_list_shows_what_is_undone_and_of_given_mailboxes_everything(seen: Depot) -> None:
+    assert states(seen) == {"refusing": "failed", "away": "retrying"}
+    assert states(seen, ALICE.upper()) == {"hook": "done", "refusing": "failed", "away": "retrying"}
+    assert states(seen, BOB) == {}
 
 
 @pytest.mark.parametrize(
@@ -66,18 +81,18 @@ def test_the_list_shows_what_is_undone_and_of_given_mailboxes_everything(depot: 
         (["--domain", "org.example"], {"refusing", "away"}),
     ],
 )
-def test_the_list_is_narrowed_by_conditions(depot: Depot, words: list[str], found: set[str]) -> None:
-    assert set(states(depot, *words)) == found
+def test_the_list_is_narrowed_by_conditions(seen: Depot, words: list[str], found: set[str]) -> None:
+    assert set(states(seen, *words)) == found
 
 
-def test_an_unknown_domain_is_told_with_those_there_are(depot: Depot) -> None:
-    done = run(depot, "deliver", "list", "--domain", "nowhere.example")
+def test_an_unknown_domain_is_told_with_those_there_are(seen: Depot) -> None:
+    done = run(seen, "deliver", "list", "--domain", "nowhere.example")
     assert done.exit_code == 1
     assert "there are: org.example" in done.stderr
 
 
-def test_a_row_says_where_it_is_or_in_the_other_sides_words_why_not(depot: Depot) -> None:
-    said = run(depot, "deliver", "list", ALICE)
+def test_a_row_says_where_it_is_or_in_the_other_sides_words_why_not(seen: Depot) -> None:
+    said = run(seen, "deliver", "list", ALICE)
     assert "in the webmail of alice" in said.stdout
     assert "/bin/sh: exit status 67: no such user" in said.stdout
     assert re.search(r"exit status 75: not now; next attempt at \d{4}-\d\d-\d\d ", said.stdout)
@@ -138,8 +153,8 @@ def test_who_has_nothing_to_deliver_is_told_the_next_command(depot: Depot) -> No
         ["retry", ALICE, "--all-failed"],
     ],
 )
-def test_who_is_meant_has_to_be_said_and_only_once(depot: Depot, words: list[str]) -> None:
-    assert run(depot, "deliver", *words).exit_code == 2
+def test_who_is_meant_has_to_be_said_and_only_once(words: list[str]) -> None:
+    assert CliRunner().invoke(cli, ["deliver", *words]).exit_code == 2
 
 
 def test_passphrases_are_shown_and_each_time_is_in_the_timeline(depot: Depot) -> None:
@@ -175,25 +190,25 @@ def test_a_mailbox_without_a_kept_passphrase_is_told_where_to_look(depot: Depot)
     assert (result.exit_code, "not a managed mailbox" in result.stderr) == (1, True)
 
 
-def test_without_a_worker_nothing_is_done_and_the_list_is_shown(depot: Depot) -> None:
-    assert states(depot)
+def test_without_a_worker_nothing_is_done_and_the_list_is_shown(seen: Depot) -> None:
+    assert states(seen)
     for words in (["run", ALICE], ["retry", ALICE], ["passphrase", ALICE]):
-        done = run(depot, "deliver", *words)
+        done = run(seen, "deliver", *words)
         assert (done.exit_code, "no worker is listening" in done.stderr) == (75, True)
 
 
-def test_status_counts_what_is_undone_and_asks_for_a_person(depot: Depot) -> None:
-    with depot.database.read() as connection:
-        found: dict[str, Any] = status(connection, depot.config, depot.now)
+def test_status_counts_what_is_undone_and_asks_for_a_person(seen: Depot) -> None:
+    with seen.database.read() as connection:
+        found: dict[str, Any] = status(connection, seen.config, seen.now)
     assert found["deliveries"] == {"waiting": 0, "retrying": 1, "failed": 1}
     (need,) = [need for need in found["needs_you"] if need["kind"] == "delivery"]
     assert need["command"] == "acme-milter deliver list --state failed"
-    assert "deliveries: retrying 1, failed 1" in run(depot, "status").stdout
+    assert "deliveries: retrying 1, failed 1" in run(seen, "status").stdout
 
 
-def test_the_timeline_tells_each_delivery_once(depot: Depot) -> None:
-    with depot.database.read() as connection:
-        told: dict[str, Any] = mailbox_timeline(connection, depot.config, depot.now, address=ALICE)
+def test_the_timeline_tells_each_delivery_once(seen: Depot) -> None:
+    with seen.database.read() as connection:
+        told: dict[str, Any] = mailbox_timeline(connection, seen.config, seen.now, address=ALICE)
     lines = {entry["event"]: entry for entry in told["timeline"] if entry["event"].startswith("delivery-")}
     assert set(lines) == {"delivery-done", "delivery-failed", "delivery-again"}
     assert lines["delivery-done"]["text"].endswith("to hook: in the webmail of alice")

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the order to the place of use: what a hook gets signs mail by openssl, and no crash loses a delivery."""
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from acme_milter.lab.processes import wait_until
+from acme_milter.lab.system import Lab
+from acme_milter.store import deliveries
+from acme_milter.store.database import Database
+from acme_milter.store.deliveries import Delivery, DeliveryState
+
+# Keeps what it is given in PLACE/LOCAL; for `held` it says that it is there, and goes on when somebody lets it.
+_IMPORT = """#!/bin/sh
+set -eu
+place="{place}/$ACME_MILTER_LOCAL"
+mkdir -p "$place"
+echo "$ACME_MILTER_SERIAL" >>"$place/calls"
+if [ "$ACME_MILTER_LOCAL" = held ]; then
+    while [ ! -e "{place}/go" ]; do sleep 0.05; done
+fi
+cp "$1" "$place/identity.p12"
+cat >"$place/passphrase"
+echo "imported for $ACME_MILTER_LOCAL"
+"""
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    scratch = Path(tempfile.mkdtemp(prefix="deliver-"))
+    scratch.chmod(0o755)
+    yield scratch
+    shutil.rmtree(scratch)
+
+
+@pytest.fixture(scope="module")
+def lab(place: Path) -> Iterator[Lab]:
+    program = place / "import"
+    program.write_text(_IMPORT.format(place=place))
+    program.chmod(0o755)
+    deliver = [
+        {"to": "hook", "argv": [str(program), "{p12}"]},
+        {"to": "hook", "name": "broken", "argv": ["/bin/sh", "-c", "echo no such user >&2; exit 67"]},
+    ]
+    domains = {"org.example": ["used", "held"]}
+    with Lab(place / "lab", domains=domains, reply_dkim="own", defaults={"deliver": deliver}) as lab:
+        yield lab
+
+
+def await_state(lab: Lab, address: str, target: str, state: DeliveryState) -> Delivery:
+    database = Database(lab.config.store.url)
+
+    def found() -> Delivery:
+        with database.read() as connection:
+            return next(one for one in deliveries.of_mailbox(connection, address) if one.target == target)
+
+    try:
+        wait_until(lambda: found().state is state, f"{target} to be {state}", timeout=30)
+        return found()
+    finally:
+        database.close()
+
+
+def openssl(*arguments: str, given: str | None = None) -> str:
+    done = subprocess.run(["openssl", *arguments], input=given, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_is_delivered_signs_mail_and_one_bad_target_spoils_nothing(lab: Lab, place: Path, tmp_path: Path) -> None:
+    address = "used@org.example"
+    assert [row["state"] for row in lab.enroll(address)] == ["active"]
+    row = await_state(lab, address, "hook", DeliveryState.DONE)
+    assert row.outcome == "imported for used"
+    failed = await_state(lab, address, "broken", DeliveryState.FAILED)
+    assert failed.last_error == "/bin/sh: exit status 67: no such user"
+    identity, passphrase = place / "used" / "identity.p12", (place / "used" / "passphrase").read_text()
+    both = openssl("pkcs12", "-in", str(identity), "-passin", "stdin", "-nodes", given=passphrase)
+    pair = tmp_path / "pair.pem"
+    pair.write_text(both)
+    signed = openssl("smime", "-sign", "-signer", str(pair), "-inkey", str(pair), "-certfile", str(pair), given="hello")
+    (tmp_path / "signed").write_text(signed)
+    roots = json.loads((lab.directory / "testca" / "ready.json").read_text())["trust_roots"]
+    said = openssl("smime", "-verify", "-in", str(tmp_path / "signed"), "-CAfile", roots, "-purpose", "smimesign")
+    assert said.strip() == "hello"
+    needs = [need["command"] for need in lab.status()["needs_you"] if need["kind"] == "delivery"]
+    assert needs == ["acme-milter deliver list --state failed"]
+    assert "delivered" in lab.run_command("mailbox", "show", address).stdout
+    assert passphrase.strip() not in lab.log_text()
+
+
+def test_a_delivery_that_a_crash_cut_off_is_done_again(lab: Lab, place: Path) -> None:
+    address = "held@org.example"
+    assert [row["state"] for row in lab.enroll(address)] == ["active"]
+    calls = place / "held" / "calls"
+    wait_until(calls.exists, "the hook to be called")
+    lab.kill_role("worker")
+    wait_until(lambda: len(calls.read_text().splitlines()) == 2, "the hook to be called again", timeout=30)
+    (place / "go").touch()
+    row = await_state(lab, address, "hook", DeliveryState.DONE)
+    assert row.attempts == 0
+    assert len(set(calls.read_text().split())) == 1

@@ -122,6 +122,9 @@ def _print_summary(document: dict[str, Any]) -> None:
     lines = (_today(document["today"]), *_authorities(document["authorities"]), _ahead(document))
     for line in (*lines, *_deliveries(document.get("deliveries", {}))):
         click.echo(line)
+    late = document["replies"]
+    if late["deferred"] or late["bounced_today"]:
+        click.echo(f"replies: {late['deferred']} wait in Postfix's queue, {late['bounced_today']} bounced today")
     for run in document["bulk_runs"]:
         counts = ", ".join(f"{name} {count}" for name, count in run["outcomes"].items())
         click.echo(f"bulk: {run['description']}, {run['state']}: {counts or 'empty'}")

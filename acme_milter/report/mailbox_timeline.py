@@ -15,6 +15,7 @@ from acme_milter.report.member import Known, look_up
 from acme_milter.report.rows import Row, instant
 from acme_milter.report.why import story_of, why_of
 from acme_milter.store import timeline
+from acme_milter.store.departures import Departure
 from acme_milter.store.timeline import CertificateLine, Mail, Noted
 
 SCHEMA = "acme-milter/mailbox/1"
@@ -47,11 +48,19 @@ _STEPS: Mapping[str, str | None] = {
     "CertificateReady": None,
     "CertificateIssued": None,
     "Activated": "certificate in use",
+    "Rehearsed": "rehearsal done: its certificate counts for nothing",
     "Failed": None,
     "Cancelled": None,
     "Superseded": None,
     "Revoked": None,
     "Expired": None,
+}
+_DEPARTURES: Mapping[str, tuple[Event, str]] = {
+    Departure.SENT: (Event.REPLY_LEFT, "reply taken by the other side"),
+    Departure.GONE: (Event.REPLY_LEFT, "reply not in Postfix's queue any more"),
+    Departure.DEFERRED: (Event.REPLY_DEFERRED, "reply waits in Postfix's queue"),
+    Departure.BOUNCED: (Event.REPLY_BOUNCED, "reply bounced"),
+    Departure.UNKNOWN: (Event.REPLY_UNFOLLOWED, "what became of the reply is not known"),
 }
 _NOT_FOR_A_LINE = frozenset({"chain"})
 
@@ -155,6 +164,10 @@ def _order(order: Enrollment, mails: Sequence[Mail], line: CertificateLine | Non
         yield entry(mail.accepted_at, "challenge-accepted", proof, mail.queue_id)
         if mail.reply_sent_at is not None:
             yield entry(mail.reply_sent_at, "reply-queued", f"reply to {mail.reply_to} queued", mail.reply_queue_id)
+            told = _DEPARTURES.get(mail.departure or "")
+            if told is not None and mail.departure_at is not None:
+                words = f": {mail.departure_words}" if mail.departure_words else ""
+                yield entry(mail.departure_at, told[0], f"{told[1]}{words}", mail.reply_queue_id)
         elif mail.reply_error is not None:
             yield entry(mail.accepted_at, "reply-deferred", f"reply not taken: {mail.reply_error}", mail.queue_id)
     if order.challenge_posted_at is not None:
@@ -165,7 +178,7 @@ def _order(order: Enrollment, mails: Sequence[Mail], line: CertificateLine | Non
         yield entry(
             line.stored_at, "certificate-issued", f"certificate {line.serial}, valid until {line.not_after:%Y-%m-%d}"
         )
-    if order.state not in OPEN_STATES | {State.ACTIVE, State.REVOKED}:
+    if order.state not in OPEN_STATES | {State.ACTIVE, State.REVOKED, State.REHEARSED}:
         yield entry(
             order.state_since, order.state.value, ": ".join(filter(None, [order.state.value, order.last_error]))
         )

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import State
 from acme_milter.enrollment.staging import is_staging
+from acme_milter.report import in_the_way
 from acme_milter.report.authority_health import health_row
 from acme_milter.report.coverage import by_domain, standings, total_of
 from acme_milter.report.member import look_up
@@ -51,6 +52,8 @@ def status(
             "in_30_days": tallies.expiring(connection, now, now + MONTH),
         },
         "deliveries": {state.value: count for state, count in delivery_lists.undone(connection).items()},
+        "replies": in_the_way.replies(connection, now),
+        "caa": in_the_way.forbidden(connection, list(config.authorities)),
         "bulk_runs": [_run(run) for run in tallies.unended_runs(connection)],
     }
     document["needs_you"] = list(_needs(connection, document, now))
@@ -147,6 +150,8 @@ def _needs(connection: sa.Connection, document: Row, now: datetime) -> Iterator[
     for bulk in _rows(document["bulk_runs"]):
         if bulk["state"] in {"paused", "stopped"}:
             yield _need("bulk", f"{bulk['description']} is {bulk['state']}", f"acme-milter bulk resume {bulk['id']}")
+    for kind, text, command in in_the_way.needs(connection, document, now):
+        yield _need(kind, text, command)
     _, given_up = tallies.revocations(connection)
     if given_up:
         text = f"{given_up} certificates could not be revoked"

@@ -103,11 +103,11 @@ class Held:
 
 def deferred(connection: sa.Connection) -> Held | None:
     """All of them, of every host; None when there are none."""
-    rows = connection.execute(
-        sa.select(outbox.c.sent_at, outbox.c.departure_words)
-        .where(sa.text("followed_since IS NOT NULL"), outbox.c.departure == Departure.DEFERRED.value)
-        .order_by(outbox.c.sent_at)
-    ).all()
+    # Not ordered by the database: it would walk through all that was ever sent, in that order.
+    query = sa.select(outbox.c.sent_at, outbox.c.departure_words).where(
+        sa.text("followed_since IS NOT NULL"), outbox.c.departure == Departure.DEFERRED.value
+    )
+    rows = sorted(connection.execute(query), key=lambda row: row.sent_at)
     return Held(len(rows), rows[0].sent_at, rows[0].departure_words) if rows else None
 
 

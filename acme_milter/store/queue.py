@@ -124,6 +124,25 @@ def waiting_addresses(
     return list(connection.execute(_ADDRESSES, asked).scalars())
 
 
+def planned_errors(
+    connection: sa.Connection, authorities: Collection[str], beginning: str, limit: int
+) -> list[tuple[str, int]]:
+    """What planned enrollments wait for, where its text begins so: each text once, with how many; the most first."""
+    number = sa.func.count()
+    query = (
+        sa.select(table.c.last_error, number)
+        .where(
+            table.c.authority.in_(list(authorities)),
+            table.c.state == State.PLANNED.value,
+            table.c.last_error.startswith(beginning, autoescape=True),
+        )
+        .group_by(table.c.last_error)
+        .order_by(number.desc(), table.c.last_error)
+        .limit(limit)
+    )
+    return [(text, count) for text, count in connection.execute(query)]
+
+
 def orphans(connection: sa.Connection, configured: Collection[str], now: datetime, limit: int) -> list[tuple[str, str]]:
     """(id, authority) of planned enrollments whose authority is not configured any more."""
     query = (

@@ -39,6 +39,9 @@ class Mail:
     reply_sent_at: datetime | None
     reply_queue_id: str | None
     reply_error: str | None
+    departure: str | None
+    departure_at: datetime | None
+    departure_words: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +126,9 @@ def mails(connection: sa.Connection, enrollment_id: str) -> list[Mail]:
             outbox.c.sent_at.label("reply_sent_at"),
             outbox.c.queue_id.label("reply_queue_id"),
             outbox.c.last_error.label("reply_error"),
+            outbox.c.departure,
+            outbox.c.departure_at,
+            outbox.c.departure_words,
         )
         .select_from(challenge_mail.outerjoin(outbox, outbox.c.challenge_mail_id == challenge_mail.c.id))
         .where(challenge_mail.c.enrollment_id == enrollment_id)

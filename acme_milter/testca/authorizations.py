@@ -110,6 +110,8 @@ async def _posted(desk: Desk, own: Authorization) -> None:
         decide(office, own, asked.verdict)
     elif office.chaos.strikes("EARLY_POST_INVALID"):
         decide(office, own, ("posted-before-reply",))
+    elif office.chaos.strikes("EARLY_POST_FORGOTTEN"):
+        asked.posted = False
     else:
         asked.status = Status.PROCESSING
         if office.chaos.strikes("PROCESSING_WITH_ERROR"):

@@ -56,7 +56,8 @@ def smtp(monkeypatch: pytest.MonkeyPatch) -> Iterator[FickleSmtp]:
 
 @pytest.fixture
 def post(make_bench: MakeBench, smtp: FickleSmtp) -> Post:
-    bench = make_bench(defaults={"reply": {"host": "127.0.0.1", "port": smtp.port}}, authority={"post_delay": "7s"})
+    reply = {"host": "127.0.0.1", "port": smtp.port, "follow": "none"}
+    bench = make_bench(defaults={"reply": reply}, authority={"post_delay": "7s"})
     enrollment = bench.expect()
     assert bench.decide().disposition == "discard"
     return Post(bench, smtp, enrollment)

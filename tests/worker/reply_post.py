@@ -27,7 +27,7 @@ class Authority:
     trouble: Exception | None = None
     asked: int = 0
 
-    def client(self, _name: str) -> "Authority":
+    def client_of(self, _enrollment: Enrollment) -> "Authority":
         return self
 
     def fetch_authorization(self, url: str) -> Authorization:

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What keeps orders waiting outside of us: replies that the other side puts off, CAA records that forbid."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from acme_milter.report.rows import Row
+from acme_milter.store import departures, queue
+
+LATE = timedelta(minutes=15)
+"""Greylisting is over by then: a reply that still waits is worth a look."""
+
+MOST = 20
+CAA = "CAA of "
+"""How such an enrollment's last_error begins."""
+
+
+def replies(connection: sa.Connection, now: datetime) -> Row:
+    """Replies that Postfix has and the other side has not: those it tries again, and those it gave up today (UTC)."""
+    late = departures.deferred(connection)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    return {
+        "deferred": 0 if late is None else late.number,
+        "oldest_since": None if late is None else late.since.isoformat(),
+        "words": None if late is None else late.words,
+        "bounced_today": departures.bounced_since(connection, midnight),
+    }
+
+
+def forbidden(connection: sa.Connection, authorities: Sequence[str]) -> list[Row]:
+    """What CAA records have to do with orders that are not placed, each once, with the number of mailboxes."""
+    found = queue.planned_errors(connection, authorities, CAA, MOST)
+    return [{"text": text, "mailboxes": number} for text, number in found]
+
+
+def needs(connection: sa.Connection, document: Mapping[str, object], now: datetime) -> Iterator[tuple[str, str, str]]:
+    """Of the two, what goes no further without a person: kind, text and what to run."""
+    late = departures.deferred(connection)
+    if late is not None and now - late.since > LATE:
+        minutes = int((now - late.since).total_seconds() // 60)
+        text = f"{late.number} replies wait in Postfix's queue, the oldest for {minutes} minutes: {late.words}"
+        yield "reply", text, "postqueue -p"
+    rows = document["caa"]
+    assert isinstance(rows, list)
+    for row in rows:
+        yield "caa", f"{row['text']} ({row['mailboxes']} mailboxes wait)", "acme-milter check --online"

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Postfix's log says of a reply: lines as Postfix 3.7 writes them, in files that are rotated under the reader."""
+
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from acme_milter.enrollment.model import State
+from acme_milter.store.departures import Departure, Followed
+from acme_milter.worker.postfix_log import JournalFollower, LogFollower, LogTrail
+from acme_milter.worker.sighting import Unfollowable
+
+NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
+CA = "acme-7f3a@ca.example"
+MESSAGE_ID = "<acme-milter.0123abcd@org.example>"
+REPLY = Followed(
+    id="r1",
+    enrollment_id="e1",
+    address="alice@org.example",
+    authority="ca",
+    state=State.REPLIED,
+    envelope_sender="alice@org.example",
+    envelope_recipient=CA,
+    message_id=MESSAGE_ID,
+    queue_id="4Vx1R05jWcz9rV",
+    sent_at=NOW,
+    departure=None,
+    departure_words=None,
+)
+REMOTE = "mx.ca.example[192.0.2.25]:25"
+FILTER = "127.0.0.1[127.0.0.1]:10024"
+
+
+def line(status: str, words: str, *, queue_id: str = "4Vx1R05jWcz9rV", to: str = CA, relay: str = REMOTE) -> bytes:
+    dsn = {"sent": "2.0.0", "deferred": "4.7.1", "bounced": "5.7.26"}[status]
+    return (
+        f"Nov 22 09:00:01 mx postfix/smtp[4711]: {queue_id}: to=<{to}>, relay={relay}, delay=0.4, "
+        f"delays=0.1/0/0.2/0.1, dsn={dsn}, status={status} ({words})"
+    ).encode()
+
+
+def seen(*lines: bytes, reply: Followed = REPLY) -> tuple[Departure, str | None] | None:
+    trail = LogTrail()
+    trail.read(lines)
+    sighting = trail.sighting(reply)
+    return None if sighting is None else (sighting.departure, sighting.words)
+
+
+GREYLISTED = "host mx.ca.example[192.0.2.25] said: 451 4.7.1 Greylisted (in reply to end of DATA command)"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("sent", "250 2.0.0 Taken"),
+        ("deferred", GREYLISTED),
+        ("bounced", "host mx.ca.example[192.0.2.25] said: 550 5.7.26 not authenticated (in reply to RCPT TO command)"),
+    ],
+)
+def test_each_outcome_comes_with_the_other_sides_words(status: str, words: str) -> None:
+    assert seen(line(status, words)) == (Departure(status), words)
+
+
+def test_the_journal_has_the_same_lines_without_their_beginning() -> None:
+    bare = line("sent", "250 2.0.0 Taken").partition(b"]: ")[2]
+    assert seen(bare) == (Departure.SENT, "250 2.0.0 Taken")
+
+
+def test_what_was_deferred_and_then_sent_is_sent() -> None:
+    assert seen(line("deferred", GREYLISTED), line("sent", "250 OK")) == (Departure.SENT, "250 OK")
+
+
+def test_lines_of_another_message_say_nothing() -> None:
+    assert seen(line("bounced", "no", queue_id="4Vx1R05jWcz9rX")) is None
+
+
+def test_a_queue_id_that_was_another_messages_before_says_nothing() -> None:
+    assert seen(line("bounced", "no such user", to="somebody@elsewhere.example")) is None
+
+
+def test_a_recipient_that_was_rewritten_is_known_by_what_it_was() -> None:
+    rewritten = line("sent", "250 OK", to=f"x@relay.example>, orig_to=<{CA}")
+    assert seen(rewritten) == (Departure.SENT, "250 OK")
+
+
+def test_a_filters_taking_is_no_departure_and_the_new_queue_id_is_followed() -> None:
+    handed = line("sent", "250 2.0.0 Ok: queued as 4Vx1R23abcz9rW", relay=FILTER)
+    assert seen(handed) is None
+    back = line("deferred", GREYLISTED, queue_id="4Vx1R23abcz9rW")
+    assert seen(handed, back) == (Departure.DEFERRED, GREYLISTED)
+    amavis = "250 2.0.0 from MTA(smtp:[127.0.0.1]:10025): 250 2.0.0 Ok: queued as 4Vx1R23abcz9rW"
+    assert seen(line("sent", amavis, relay=FILTER), back) == (Departure.DEFERRED, GREYLISTED)
+
+
+def test_the_filters_mail_may_be_gone_before_its_taking_is_logged() -> None:
+    gone = line("sent", "250 Taken", queue_id="4Vx1R23abcz9rW")
+    handed = line("sent", "250 2.0.0 Ok: queued as 4Vx1R23abcz9rW", relay=FILTER)
+    assert seen(gone, handed) == (Departure.SENT, "250 Taken")
+
+
+def test_a_filter_that_is_a_program_is_followed_by_the_message_id() -> None:
+    handed = line("sent", "delivered via filter service", relay="filter")
+    assert seen(handed) is None
+    again = f"Nov 22 09:00:01 mx postfix/cleanup[9]: 4Vx1R99abcz9rZ: message-id={MESSAGE_ID}".encode()
+    sent = line("sent", "250 Taken", queue_id="4Vx1R99abcz9rZ")
+    assert seen(handed, again, sent) == (Departure.SENT, "250 Taken")
+
+
+def test_a_relay_elsewhere_that_queues_it_has_it() -> None:
+    words = "250 2.0.0 Ok: queued as 4Vx1R23abcz9rW"
+    assert seen(line("sent", words, relay="smarthost.example[192.0.2.9]:587")) == (Departure.SENT, words)
+
+
+def test_an_authority_on_this_machine_that_names_no_queue_id_has_it() -> None:
+    assert seen(line("sent", "250 2.0.0 Taken", relay="127.0.0.1[127.0.0.1]:2525")) == (
+        Departure.SENT,
+        "250 2.0.0 Taken",
+    )
+
+
+def test_what_has_expired_in_the_queue_is_bounced_with_the_last_reason() -> None:
+    expired = b"postfix/qmgr[3]: 4Vx1R05jWcz9rV: from=<alice@org.example>, status=expired, returned to sender"
+    found = seen(line("deferred", GREYLISTED), expired)
+    assert found is not None
+    assert found[0] is Departure.BOUNCED
+    assert GREYLISTED in (found[1] or "")
+
+
+def test_a_line_cannot_break_ours() -> None:
+    found = seen(line("deferred", "said: 451 \x1b[31mred\x1b[0m " + "x" * 2000))
+    assert found is not None
+    assert (found[1] or "").isprintable()
+    assert len(found[1] or "") <= 300
+
+
+class Log:
+    """A log file and its follower."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "mail.log"
+        self.path.write_bytes(b"Nov 22 09:00:00 mx postfix/master[1]: started\n")
+        self.follower = LogFollower(self.path)
+
+    def add(self, octets: bytes) -> None:
+        with self.path.open("ab") as file:
+            file.write(octets)
+
+    def look(self) -> Departure | None:
+        found = self.follower.look([REPLY], NOW).get(REPLY.id)
+        return None if found is None else found.departure
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path)
+
+
+def test_a_log_is_read_on_and_a_line_in_the_making_is_waited_for(log: Log) -> None:
+    assert log.look() is None
+    whole = line("sent", "250 OK") + b"\n"
+    log.add(whole[:90])
+    assert log.look() is None
+    log.add(whole[90:])
+    assert log.look() is Departure.SENT
+    log.follower.close()
+
+
+def test_a_log_that_is_rotated_is_read_to_its_end_and_then_the_new_one(log: Log) -> None:
+    log.look()
+    log.add(line("deferred", GREYLISTED) + b"\n")
+    log.path.rename(log.path.with_suffix(".log.1"))
+    log.path.write_bytes(b"")
+    assert log.look() is Departure.DEFERRED
+    log.add(line("sent", "250 OK") + b"\n")
+    assert log.look() is Departure.SENT
+    log.follower.close()
+
+
+def test_a_log_that_is_copied_away_and_cut_is_read_from_its_beginning(log: Log) -> None:
+    log.look()
+    log.path.write_bytes(b"")
+    log.look()
+    log.add(line("sent", "250 OK") + b"\n")
+    assert log.look() is Departure.SENT
+    log.follower.close()
+
+
+def test_the_end_of_a_long_log_is_enough(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acme_milter.worker.postfix_log.FIRST_READ", 600)
+    log.add(line("bounced", "long ago") + b"\n" + b"x" * 599 + b"\n")
+    assert log.look() is None
+    log.follower.close()
+
+
+def test_a_log_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Unfollowable, match=r"nowhere\.log: No such file"):
+        LogFollower(tmp_path / "nowhere.log").look([REPLY], NOW)
+
+
+def as_journalctl(directory: Path, script: str) -> list[str]:
+    """A program in journalctl's place: this machine keeps no journal. It prints its arguments to a file."""
+    path = directory / "journalctl"
+    path.write_text(f'#!/bin/sh\necho "$@" >> {directory}/asked\n{script}\n')
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return [str(path), "-o", "cat", "-u", "postfix*"]
+
+
+def test_the_journal_is_asked_for_what_is_new(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(line("sent", "250 OK").partition(b"]: ")[2] + b"\n")
+    follower = JournalFollower(as_journalctl(tmp_path, f"cat {tmp_path}/lines"))
+    assert follower.look([REPLY], NOW)[REPLY.id].departure is Departure.SENT
+    follower.look([REPLY], NOW)
+    assert (tmp_path / "asked").read_text() == f"-o cat -u postfix* --since @{int(NOW.timestamp()) - 5}\n" * 2
+
+
+def test_a_journal_that_may_not_be_read_says_so(tmp_path: Path) -> None:
+    command = as_journalctl(
+        tmp_path, "echo 'No journal files were opened due to insufficient permissions.' >&2; exit 1"
+    )
+    with pytest.raises(Unfollowable, match="insufficient permissions"):
+        JournalFollower(command).look([REPLY], NOW)

@@ -6,6 +6,7 @@
 
 import hashlib
 import hmac
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -69,9 +70,13 @@ def _judge(
 
 def _loaded(der: bytes) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(der)
-    except ValueError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # what the library only warns of, RFC 5280 forbids
+            certificate = x509.load_der_x509_certificate(der)
+            certificate.issuer.public_bytes()  # read only when asked for, and not to be stumbled over later
+    except (ValueError, x509.InvalidVersion, Warning):
         raise MailRefused(MailFault.SMIME_MALFORMED, "a certificate of the signature cannot be read") from None
+    return certificate
 
 
 def _certificate_of(signer: Signer, certificates: Sequence[x509.Certificate]) -> x509.Certificate:

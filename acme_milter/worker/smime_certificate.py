@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import Criticality, ExtensionPolicy, Policy, PolicyBuilder, Store, VerificationError
@@ -29,7 +30,7 @@ def signer_key(certificate: x509.Certificate) -> SignerKey:
     """The public key, when it is RSA of 2048 bits or more, P-256 or P-384. Raises MailRefused(SMIME_ALGORITHM)."""
     try:
         key = certificate.public_key()
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise MailRefused(MailFault.SMIME_ALGORITHM, "the signer's key cannot be read") from None
     if isinstance(key, rsa.RSAPublicKey) and MINIMUM_RSA_BITS <= key.key_size <= MAXIMUM_RSA_BITS:
         return key

@@ -17,6 +17,7 @@ import sys
 from datetime import UTC, datetime
 from typing import BinaryIO
 
+from acme_milter.protocol.faults import MailFault
 from acme_milter.protocol.smime_verdict import SmimeVerdict
 from acme_milter.worker.dkim_child import allow_cpu_for_one_job, confine
 
@@ -43,7 +44,12 @@ def _verdict(about: dict[str, float | None], trusted: bytes, raw: bytes) -> Smim
 
     now, not_before = _moment(about["now"]), _moment(about["not_before"])
     assert now is not None
-    return judge(raw, trusted, now=now, not_before=not_before)
+    try:
+        return judge(raw, trusted, now=now, not_before=not_before)
+    except MemoryError:
+        raise  # a process short of memory proves nothing about its next job either: let it end
+    except Exception:  # noqa: BLE001 - the process's edge: whatever a library raises, nothing is proven
+        return SmimeVerdict(MailFault.SMIME_MALFORMED, "the signature cannot be read: a library gave up on it")
 
 
 def _moment(seconds: float | None) -> datetime | None:

@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import yaml
 
 # Steps that pydantic puts into the path of a fault in a union: `reply.dkim`, a source's `url`.
-UNION_TAGS = frozenset({"key", "relay", "url-secret", "url-text"})
+UNION_TAGS = frozenset(
+    {"key", "relay", "url-secret", "url-text", "files", "hook", "ldap", "ad", "signing-milter", "smimea"}
+)
 MAX_DEPTH = 40
 MAX_NODES = 5_000_000  # also counts what aliases repeat
 

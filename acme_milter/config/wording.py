@@ -83,8 +83,21 @@ def message_for(error: ErrorDetails, model: type[BaseModel]) -> str:
         case "model_type" | "dict_type" | "model_attributes_type":
             keys = ", ".join(name for found in models_at(model, place) for name in found.model_fields)
             return f"must be a map with the keys {keys}" if keys else "must be a map"
+        case "union_tag_invalid" | "union_tag_not_found":
+            return _kind_of_several(error)
         case kind:
             return f"is not valid ({kind})"
+
+
+def _kind_of_several(error: ErrorDetails) -> str:
+    """Of a list's map that says by one of its keys what it is."""
+    about = error.get("ctx", {})
+    name, expected = str(about.get("discriminator", "")).strip("'"), str(about.get("expected_tags", ""))
+    known = [word.strip(" '") for word in expected.split(",")] if expected else []
+    if error["type"] == "union_tag_not_found":
+        return f"must say by {name} what it is"
+    tag = str(about.get("tag", ""))
+    return f"{name} must be one of {', '.join(known)} (not {shown(tag)}){suggestion(tag, known)}"
 
 
 def models_at(model: type[BaseModel], place: Iterable[str | int]) -> list[type[BaseModel]]:

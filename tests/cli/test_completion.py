@@ -21,7 +21,7 @@ def script_for(shell: str) -> str:
     [
         ("acme-milter mail", {"mailbox"}),
         ("acme-milter mailbox ", {"list", "show", "why", "sync"}),
-        ("acme-milter cert re", {"renew", "revoke"}),
+        ("acme-milter cert re", {"renew", "request", "revoke"}),
         ("acme-milter cert revoke --rea", {"--reason"}),
         ("acme-milter completion z", {"zsh"}),
     ],

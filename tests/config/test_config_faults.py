@@ -35,6 +35,9 @@ def test_the_fault_of_the_style_guide() -> None:
 
 # What is wrong, as one fault each: the text, and the whole line that is reported.
 CASTLE = "authorities: {castle: {preset: castle, agree_tos: true}}\n"
+DESTROYED = (
+    "renewal.key: reuse cannot go with custody: deliver_once, where no key is left to be used again; choose rotate"
+)
 
 ONE_FAULT = {
     "top key": ("workers: {}", "1: workers: unknown key (did you mean worker?)"),
@@ -49,6 +52,15 @@ ONE_FAULT = {
     "section is text": ("milter: x", "1: milter: must be a map with the keys socket, socket_mode, cpu, deadline"),
     "section is list": ("dns: [x]", "1: dns: must be a map with the keys nameservers, timeout"),
     "authorities is list": ("authorities: [x]", "1: authorities: must be a map of names"),
+    "a destroyed key is used again": (
+        f"{CASTLE}defaults: {{custody: deliver_once, renewal: {{key: reuse}}}}",
+        f"2: defaults.renewal.key: {DESTROYED}",
+    ),
+    "a destroyed key is used again by one mailbox": (
+        CASTLE + "domains:\n  org.example:\n    custody: deliver_once\n    mailboxes:\n      list: [a@org.example]\n"
+        "      overrides: {a@org.example: {renewal: {key: reuse}}}",
+        f"7: domains.org.example.mailboxes.overrides.a@org.example.renewal.key: {DESTROYED}",
+    ),
     "source type missing": (
         "sources: {ldap: {}}",
         "1: sources.ldap: must be a map with the key type, one of postfix, dovecot, sql, ldap, csv, command",

@@ -15,6 +15,8 @@ MAILBOXES = 120
 AUTO = "auto.example"
 OBSERVED = "observed.example"
 KEPT = "kept.example"
+PAIRS = "pairs.example"
+BROUGHT = "brought.example"
 INTERNATIONALIZED = "xn--mller-kva.example"  # müller.example
 
 
@@ -29,6 +31,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             AUTO: few,
             OBSERVED: few,
             KEPT: few,
+            PAIRS: few,
+            BROUGHT: few,
             INTERNATIONALIZED: ["jürgen", "用户", "plain"],
         },
         reply_dkim="relay",
@@ -39,6 +43,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             AUTO: {"authorities": ["auto"]},
             OBSERVED: {"mode": "observe"},
             KEPT: {"on_success": "deliver"},
+            PAIRS: {"certificate": {"layout": "dual", "key": "rsa2048"}},  # openssl smime knows no other key to encrypt to
+            BROUGHT: {"custody": "csr"},
         },
         testca_options={"options": ["--first-pause", "0.3"]},
         postfix_options={"aliases": {"alias@org.example": ["user0@org.example", "user1@org.example"]}},

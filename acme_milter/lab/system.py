@@ -27,6 +27,7 @@ from acme_milter.lab.processes import ChildProcess, ProcessFault, free_port, wai
 
 SELECTOR = "lab"
 AUTHORITY = "testca"
+CA_DOMAINS = ("ca.example", "replies.ca.example", "elsewhere.example")
 
 
 class Lab:
@@ -35,7 +36,8 @@ class Lab:
     ``reply_dkim``: "relay" has OpenDKIM sign the replies in Postfix, "own" has acme-milter sign them. ``follow`` is how
     their departure is learnt; "log" is Postfix's log, wherever that is. ``authority``,
     ``defaults`` and ``sections`` add to, or replace, what the configuration file says. ``more_authorities`` are further
-    names for the same CA, with settings of their own; ``policies`` are what differs for a domain; ``knobs`` the CA's.
+    names for the same CA, with settings of their own; ``policies`` are what differs for a domain; ``knobs`` the CA's;
+    ``more_routes`` where mail for further domains goes.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Lab:
         knobs: Mapping[str, object] | None = None,
         testca_options: Mapping[str, Any] | None = None,
         postfix_options: Mapping[str, Any] | None = None,
+        more_routes: Mapping[str, tuple[str, int]] | None = None,
     ) -> None:
         self.directory = directory
         self.config_path = directory / "acme-milter.yaml"
@@ -70,6 +73,7 @@ class Lab:
         self._knobs = dict(knobs or {})
         self._testca_options = dict(testca_options or {})
         self._postfix_options = dict(postfix_options or {})
+        self._more_routes = dict(more_routes or {})
         self._started: list[Any] = []
         self.name_server: NameServer
         self.postfix: PostfixLab
@@ -210,7 +214,7 @@ class Lab:
             self.directory / "postfix",
             domains=self.domains,
             milter_socket=f"unix:{self._milter_socket}",
-            ca_routes=dict.fromkeys(("ca.example", "replies.ca.example", "elsewhere.example"), ("127.0.0.1", mx_port)),
+            ca_routes={**dict.fromkeys(CA_DOMAINS, ("127.0.0.1", mx_port)), **self._more_routes},
             relay_milters=signers,
             **self._postfix_options,
         )

@@ -17,6 +17,7 @@ OBSERVED = "observed.example"
 KEPT = "kept.example"
 PAIRS = "pairs.example"
 BROUGHT = "brought.example"
+SIGNED = "signed.example"
 INTERNATIONALIZED = "xn--mller-kva.example"  # müller.example
 
 
@@ -31,6 +32,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             AUTO: few,
             OBSERVED: few,
             KEPT: few,
+            SIGNED: few,
             PAIRS: few,
             BROUGHT: few,
             INTERNATIONALIZED: ["jürgen", "用户", "plain"],
@@ -38,12 +40,16 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         reply_dkim="relay",
         more_authorities={
             "auto": {"challenge_trigger": "auto", "auto_post_after": "5s", "post_delay": "1s"},
+            "signed": {"accept_smime_signed": True, "smime_trust": "testca/trust-roots.pem"},
         },
         policies={
             AUTO: {"authorities": ["auto"]},
             OBSERVED: {"mode": "observe"},
             KEPT: {"on_success": "deliver"},
-            PAIRS: {"certificate": {"layout": "dual", "key": "rsa2048"}},  # openssl smime knows no other key to encrypt to
+            SIGNED: {"authorities": ["signed"]},
+            PAIRS: {
+                "certificate": {"layout": "dual", "key": "rsa2048"}
+            },  # what openssl smime encrypts to
             BROUGHT: {"custody": "csr"},
         },
         testca_options={"options": ["--first-pause", "0.3"]},

@@ -127,6 +127,21 @@ _MAILS = (
     Behaviour(name="greylisting", does="takes a reply only at its second coming", knobs={"REPLY_GREYLIST": 50}),
 )
 
+_SMIME = tuple(
+    Behaviour(
+        name=f"smime-{form}",
+        does=f"signs by S/MIME instead of DKIM, {meaning}",
+        knobs={"SMIME": form, "DKIM": "unsigned"},
+        settings={"accept_smime_signed": True, "smime_trust": "testca/trust-roots.pem"},
+    )
+    for form, meaning in (
+        ("clear", "its headers in the signed part (RFC 9788)"),
+        ("wrapped", "its headers in a wrapped mail (RFC 8551)"),
+        ("attribute", "its headers in an attribute (RFC 7508)"),
+        ("enclosing", "the mail inside the signature"),
+    )
+)
+
 _ANSWERS = (
     Behaviour(name="bad-nonces", does="rejects every second nonce", knobs={"NONCEREJECT": 50}),
     Behaviour(name="finalize-slow", does="takes its time to finalize", knobs={"FINALIZE_ASYNC": 100}),
@@ -163,7 +178,7 @@ _ANSWERS = (
     ),
 )
 
-BEHAVIOURS = (*_TIMES, *_TOKENS, *_MAILS, *_ANSWERS)
+BEHAVIOURS = (*_TIMES, *_TOKENS, *_MAILS, *_SMIME, *_ANSWERS)
 
 
 def domain_of(behaviour: Behaviour) -> str:

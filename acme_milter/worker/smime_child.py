@@ -9,6 +9,7 @@ A job on standard input is three big-endian 32-bit numbers, the lengths of what 
 standard output is one such length and a JSON object: `fault` (or null), `detail`, `signer`, `protection`.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -39,7 +40,6 @@ def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
 
 
 def _verdict(about: dict[str, float | None], trusted: bytes, raw: bytes) -> SmimeVerdict:
-    # Imported in the confined process: a worker that accepts no S/MIME never loads a reader of ASN.1.
     from acme_milter.worker.smime_arithmetic import judge
 
     now, not_before = _moment(about["now"]), _moment(about["not_before"])
@@ -74,6 +74,9 @@ def main() -> None:
     # Whatever a library might print must not be taken for an answer.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    # Only in the confined process, for the worker itself never loads a reader of ASN.1; and before the first job, whose
+    # CPU seconds are its own.
+    importlib.import_module("acme_milter.worker.smime_arithmetic")
     serve(sys.stdin.buffer, answers)
 
 

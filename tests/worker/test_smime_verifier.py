@@ -15,7 +15,7 @@ from acme_milter.protocol.smime_verdict import SmimeVerdict
 from acme_milter.worker.dkim_child import MAX_ADDRESS_SPACE
 from acme_milter.worker.smime_verifier import SmimeVerifier
 from tests.protocol.sample_mail import NOW, ORDER_CREATED, good_mail
-from tests.protocol.smime_mail import SignedSample, root
+from tests.protocol.smime_mail import Identity, SignedSample, root
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +98,6 @@ def test_a_trust_file_that_cannot_be_read_is_a_doubt(verifier: SmimeVerifier, tr
 
 def test_a_changed_trust_file_counts_at_once(verifier: SmimeVerifier, trust: Path) -> None:
     assert ask(verifier, SignedSample().raw(), trust).passed
-    from tests.protocol.smime_mail import Identity
-
     trust.write_bytes(Identity("another", ca=True).pem)
     assert ask(verifier, SignedSample().raw(), trust).fault is MailFault.SMIME_UNTRUSTED
 
@@ -114,7 +112,7 @@ def test_after_closing_nothing_is_judged(trust: Path) -> None:
 
 def test_the_worker_itself_never_loads_a_reader_of_asn1() -> None:
     script = (
-        "import sys, acme_milter.worker.service, acme_milter.worker.smime_verifier\n"
+        "import sys, acme_milter.worker.intake, acme_milter.worker.smime_verifier\n"
         "print([name for name in sys.modules if name.startswith(('pyasn1_modules', 'acme_milter.protocol.smime_cms',"
         " 'acme_milter.worker.smime_arithmetic'))])"
     )

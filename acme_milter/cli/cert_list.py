@@ -20,7 +20,7 @@ COLUMNS = (
     Column("not after"),
     Column(""),
 )
-STATES = ("active", "superseded", "revoked", "expired", "revocation-failed", "all")
+STATES = ("active", "superseded", "revoked", "expired", "rehearsed", "revocation-failed", "all")
 
 
 @click.command("list")

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import State
+from acme_milter.enrollment.staging import is_staging
 from acme_milter.report.member import look_up
 from acme_milter.report.rows import Row, instant
 from acme_milter.report.unanswerable import Unanswerable
@@ -17,7 +18,7 @@ from acme_milter.store.timeline import CertificateLine, Condition
 LIST_SCHEMA = "acme-milter/cert-list/1"
 SCHEMA = "acme-milter/cert/1"
 
-STATES = ("active", "superseded", "revoked", "expired", "revocation-failed", "all")
+STATES = ("active", "superseded", "revoked", "expired", "rehearsed", "revocation-failed", "all")
 
 
 def certificate_list(
@@ -32,7 +33,7 @@ def certificate_list(
     state: str = "active",
 ) -> Row:
     """Those that meet every condition given, the soonest end first. ``issued_before`` is an instant, ``state`` one of
-    STATES.
+    STATES; at a staging service nothing is active, and what was rehearsed is meant.
     """
     if authority is not None and authority not in config.authorities:
         known = ", ".join([*config.authorities, timeline.IMPORTED])
@@ -46,7 +47,7 @@ def certificate_list(
         ends_after=None if expiring_seconds is None else now,
         ends_until=None if expiring_seconds is None else now + timedelta(seconds=expiring_seconds),
         issued_before=None if issued_before is None else datetime.fromisoformat(issued_before),
-        state=state,
+        state=State.REHEARSED.value if authority and is_staging(authority) and state == "active" else state,
     )
     rows = [certificate_row(line) for line in timeline.certificates_where(connection, condition)]
     return {"schema": LIST_SCHEMA, "at": now.isoformat(), "certificates": rows}

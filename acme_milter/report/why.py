@@ -44,6 +44,11 @@ class Story:
     pause: Pause | None
     holds: Sequence[Hold]
 
+    @property
+    def in_earnest(self) -> list[Enrollment]:
+        """The orders without rehearsals, which change nothing."""
+        return [order for order in self.orders if not is_staging(order.authority)]
+
 
 @dataclass(frozen=True, slots=True)
 class Why:
@@ -131,7 +136,7 @@ def why_of(config: Config, now: datetime, story: Story) -> Why:
     known = story.known
     if known.member is None:
         return _not_managed(config, story)
-    open_order = next((order for order in story.orders if order.is_open), None)
+    open_order = next((order for order in story.in_earnest if order.is_open), None)
     if open_order is not None:
         return _under_way(now, story, open_order)
     if story.current is None:
@@ -202,7 +207,7 @@ def _under_way(now: datetime, story: Story, order: Enrollment) -> Why:
 def _without_order(known: Known, story: Story) -> Why:
     address = known.address
     # What a predecessor at this address had explains nothing about the person who has it now.
-    mine = (order for order in story.orders if known.is_theirs(order.principal))
+    mine = (order for order in story.in_earnest if known.is_theirs(order.principal))
     last = next(mine, None)
     issue = f"acme-milter cert issue {address}"
     if known.sourced is not None and known.sourced.missing_since is not None:
@@ -269,7 +274,8 @@ def _never_ordered(known: Known, issue: str) -> Why:
 def _has_half(known: Known, story: Story, lacks: KeyUsageKind) -> Why:
     """The order of the second of two certificates came to nothing."""
     has = KeyUsageKind.SIGN if lacks is KeyUsageKind.ENCRYPT else KeyUsageKind.ENCRYPT
-    last = next((order for order in story.orders if order.usage is lacks and known.is_theirs(order.principal)), None)
+    mine = (order for order in story.in_earnest if known.is_theirs(order.principal))
+    last = next((order for order in mine if order.usage is lacks), None)
     because = "" if last is None or not last.last_error else f": {last.last_error}"
     text = f"{known.address} has a certificate to {has}, but none to {lacks}{because}."
     return Why("half", text, f"acme-milter cert issue {known.address}")
@@ -287,7 +293,7 @@ def _has(known: Known, story: Story, current: CertificateLine) -> Why:
     if held is not None:
         text += f" Renewals are held: {held.reason}."
         return Why("renewals-held", text, f"acme-milter hold release {held.name}")
-    last = story.orders[0] if story.orders else None
+    last = next(iter(story.in_earnest), None)
     if last is not None and last.state is State.FAILED:
         text += f" Its renewal failed at {last.state_since:%Y-%m-%d %H:%M} UTC: {last.last_error}."
         return Why("renewal-failed", text, f"acme-milter cert renew {known.address}")

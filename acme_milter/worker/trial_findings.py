@@ -49,7 +49,7 @@ def findings(seen: Seen) -> Document:
         "staging": enrollment.authority,
         "mailbox": enrollment.address,
         "state": enrollment.state.value,
-        "error": enrollment.last_error,
+        "last_error": enrollment.last_error,
         "directory": _directory(seen.directory),
         "seconds": _seconds(seen),
         "mail": None if mail is None else _mail(mail, seen),

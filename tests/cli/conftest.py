@@ -40,10 +40,24 @@ class Office:
 def office() -> Iterator[Office]:
     scratch = Path(tempfile.mkdtemp(prefix="office-"))
     scratch.chmod(0o755)
-    names = ["alice", "bob", "carol", "dave", "erin", "frank", "never", "paula", "quentin", "rita"]
+    names = [
+        "alice",
+        "bob",
+        "carol",
+        "dave",
+        "erin",
+        "frank",
+        "never",
+        "paula",
+        "quentin",
+        "rita",
+        "sonja",
+        "stella",
+        "trudy",
+    ]
     policies = {OBSERVED: {"mode": "observe"}}
     domains = {"org.example": names, OBSERVED: ["grace"]}
-    with Lab(scratch / "lab", domains=domains, reply_dkim="own", policies=policies) as lab:
+    with Lab(scratch / "lab", domains=domains, reply_dkim="own", policies=policies, staging=True) as lab:
         here = Office(lab)
         here.run("cert", "issue", "alice@org.example", "--wait", "--timeout", "60")
         here.run("cert", "issue", "alice@org.example", "--again", "--wait", "--timeout", "60")

@@ -2,7 +2,7 @@
 """`acme-milter check`: is this configuration one that everything can start with?"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -11,25 +11,27 @@ from acme_milter.cli.configured import config_path, exit_code_for_faults, load_c
 from acme_milter.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from acme_milter.cli.check_online import Found
     from acme_milter.config.schema import Config
 
 SCHEMA = "acme-milter/check/1"
 
 
 @click.command()
+@click.option("--online", is_flag=True, help="Also ask the authorities and the DNS: who may issue for which domain.")
 @click.option("--json", "as_json", is_flag=True, help=f"Print the result as JSON ({SCHEMA}).")
 @click.pass_context
-def check(ctx: click.Context, as_json: bool) -> None:
+def check(ctx: click.Context, online: bool, as_json: bool) -> None:
     """Report every fault of the configuration, each as FILE:LINE: KEY: what is wrong.
 
     Exit status 0 when there is none, 78 otherwise, 77 when the caller may not read it. A line that begins with
-    "note:" is no fault, but keeps this machine from working as it stands. Nothing is started and nobody is asked
-    over the network; files that the configuration names are looked at as far as the caller may.
+    "note:" is no fault, but keeps this machine from working as it stands. Nothing is started and, without --online,
+    nobody is asked over the network; files that the configuration names are looked at as far as the caller may.
     """
     if as_json:
-        _check_as_json(ctx)
+        _check_as_json(ctx, online=online)
     config = load_config_or_exit(ctx, files=True)
-    for note in _notes(config):
+    for note in (*_notes(config), *(dict.fromkeys(found.text for found in _permissions(config, online) if found.text))):
         click.echo(f"note: {note}", err=True)
     sources = f", {_count(len(config.sources), 'source', 'sources')}" if config.sources else ""
     click.echo(
@@ -39,7 +41,15 @@ def check(ctx: click.Context, as_json: bool) -> None:
     )
 
 
-def _check_as_json(ctx: click.Context) -> None:
+def _permissions(config: "Config", online: bool) -> Sequence["Found"]:
+    if not online:
+        return ()
+    from acme_milter.cli.check_online import permissions
+
+    return tuple(permissions(config))
+
+
+def _check_as_json(ctx: click.Context, *, online: bool) -> None:
     from acme_milter.config.loader import ConfigFaults, load
 
     answer: dict[str, object] = {"schema": SCHEMA, "ok": True, "file": str(config_path(ctx)), "faults": [], "notes": []}
@@ -51,6 +61,8 @@ def _check_as_json(ctx: click.Context) -> None:
         answer["authorities"] = list(config.named_authorities)
         answer["sources"] = list(config.sources)
         answer["notes"] = list(_notes(config))
+        if online:
+            answer["caa"] = [found.as_row() for found in _permissions(config, online)]
     except ConfigFaults as found:
         answer["ok"] = False
         answer["faults"] = [

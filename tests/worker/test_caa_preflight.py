@@ -2,10 +2,15 @@
 """Before an order: a domain's CAA records are looked at as the authority would, by a real DNS and against a real CA."""
 
 import dataclasses
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 
 from acme_milter.clock import Clock
 from acme_milter.enrollment.model import Enrollment, State
@@ -198,3 +203,34 @@ def test_an_authority_without_a_name_is_not_checked_which_is_said_once(
     assert line.startswith("-: caa-unchecked authority=ca error=")
     assert "authorities.ca.caa_domains" in line
     assert zone.names.questions == []
+
+
+def test_check_online_says_who_may_not_issue_and_what_to_add(site: Site, tmp_path: Path) -> None:
+    site.names.set_caa("example", (0, "issuemail", "rival.example"))
+    path = tmp_path / "acme-milter.yaml"
+    ca = {"directory": site.authority.directory_url, "ca_bundle": str(site.authority.ca_bundle), "agree_tos": True}
+    document = {
+        "version": 1,
+        "dns": {"nameservers": [site.names.address]},
+        "authorities": {"ca": ca, "rival": {**ca, "caa_domains": ["rival.example"]}, "any": {**ca, "caa": "ignore"}},
+        "defaults": {"authorities": ["ca", "rival", "any"]},
+        "domains": {DOMAIN: {"mailboxes": {"list": [f"a@{DOMAIN}"]}}},
+    }
+    path.write_text(yaml.safe_dump(document))
+    path.chmod(0o600)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "acme_milter", "--config", str(path), "check", "--online", "--json"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        site.names.set_caa("example")
+    rows = {row["authority"]: row for row in json.loads(done.stdout)["caa"]}
+    assert {name: row["permission"] for name, row in rows.items()} == {
+        "ca": "refused",
+        "rival": "given",
+        "any": "unchecked",
+    }
+    assert rows["ca"]["text"].endswith('the record to add: example. CAA 0 issuemail "ca.example"')

@@ -77,7 +77,8 @@ class Worker:
         self._database = Database(config.store.url)
         self._keyd = KeydClient(config.keys.socket, timeout=KEYD_TIMEOUT)
         self._pool = ArithmeticPool(config.worker.verifiers)
-        self._smime = SmimeVerifier()
+        signed = any(authority.accept_smime_signed for authority in config.authorities.values())
+        self._smime = SmimeVerifier(expected=signed)
         self._authorities = Authorities(
             config=self.config, database=self._database, keyd=self._keyd, clock=self._clock.now
         )

@@ -18,10 +18,14 @@ MAX_TRUST_OCTETS = 256 * 1024
 
 
 class SmimeVerifier:
-    """Judges ChallengeMails; safe for many threads. Its child is started by the first mail that needs it."""
+    """Judges ChallengeMails; safe for many threads.
 
-    def __init__(self, *, wall_seconds: float = WALL_SECONDS) -> None:
-        trade = Trade("acme_milter.worker.smime_child", "S/MIME verification", _is_complete, eager=False)
+    Its child is started at once when it is `expected` to be needed, else by the first mail that needs it, whose time
+    that takes.
+    """
+
+    def __init__(self, *, expected: bool = False, wall_seconds: float = WALL_SECONDS) -> None:
+        trade = Trade("acme_milter.worker.smime_child", "S/MIME verification", _is_complete, eager=expected)
         self._pool = ChildPool(trade, 1, wall_seconds=wall_seconds)
 
     def verify(self, mail: ChallengeMail, *, trust: Path, now: datetime, not_before: datetime | None) -> SmimeVerdict:

@@ -91,17 +91,19 @@ def export(
             return
         with reading_store(config) as database, asking_keyd(context, config) as keyd:
             form = _form(context, config, database, named[0], form)
-            document = _export_one(config, database, keyd, named[0], form, out, history=history)
+            exporter = Exporter(config, database, keyd, out)
+            document = _export_one(config, database, exporter, named[0], form, history=history)
+            if as_json:
+                print_document(document)
+            else:
+                _tell(document)
+            exporter.settle()
     except NotExportable as reason:
         click.echo(str(reason), err=True)
         context.exit(ExitCode.FAILED)
     except OutUnusable as error:
         click.echo(str(error), err=True)
         context.exit(ExitCode.PERMISSION if isinstance(error.__cause__, PermissionError) else ExitCode.FAILED)
-    if as_json:
-        print_document(document)
-        return
-    _tell(document)
 
 
 def _check_usage(form: str, named: Sequence[str], passphrases: Path | None, *, history: bool) -> None:
@@ -117,14 +119,18 @@ def _check_usage(form: str, named: Sequence[str], passphrases: Path | None, *, h
 
 
 def _export_one(
-    config: "Config", database: "Database", keyd: "KeydClient", address: str, form: str, out: Path, *, history: bool
+    config: "Config", database: "Database", exporter: Exporter, address: str, form: str, *, history: bool
 ) -> dict[str, object]:
     mailbox, principal = holder_of(database, config.canonical(address) or address)
     current, older = _choose(database, mailbox, principal, history=history)
-    exporter = Exporter(config, database, keyd, out)
     older_form = form if form in {P12Format.LEGACY, CHAIN} else P12Format.MODERN.value
     present = [_export(exporter, one, form, _stem(mailbox, one)) for one in current]
-    past = [_export(exporter, one, older_form, f"{one.address}.{one.serial}") for one in older]
+    past = []
+    for one in older:
+        try:
+            past.append(_export(exporter, one, older_form, f"{one.address}.{one.serial}"))
+        except NotExportable as reason:  # one key that is here no more keeps the others from nobody
+            click.echo(str(reason), err=True)
     document: dict[str, object] = {"schema": "acme-milter/export/1", "address": mailbox, "files": []}
     if present:
         document |= present[0]

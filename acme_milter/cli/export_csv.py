@@ -20,6 +20,7 @@ from acme_milter.cli.exporting import Contents, Exporter, NotExportable, holder_
 from acme_milter.config.schema import Config
 from acme_milter.delivery.files import file_stem
 from acme_milter.keys.client import KeydClient
+from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store import certificates
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
@@ -104,6 +105,8 @@ def export_csv(
             rows += _export_one(database, exporter, config.canonical(address) or address, form, p12_format)
         except NotExportable as reason:
             failures.append({"address": address, "error": str(reason)})
+        except KeydRefused as refused:
+            failures.append({"address": address, "error": f"{address}: keyd refused: {refused.reason}"})
     document: dict[str, object] = {"schema": SCHEMA, "list": None, "files": [], "failures": failures}
     if not rows:
         return document
@@ -111,6 +114,7 @@ def export_csv(
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerows(lines_of(rows))  # RFC 4180 §2
     written = write_private(passphrases, name, text.getvalue().encode("utf-8"))
+    exporter.settle()
     files = [
         {"address": row.certificate.address, "serial": row.certificate.serial, "file": str(out / row.file)}
         for row in rows

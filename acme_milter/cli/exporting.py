@@ -58,6 +58,7 @@ class Exporter:
         self._database = database
         self._keyd = keyd
         self._out = out
+        self._once: list[StoredCertificate] = []
 
     def export(
         self,
@@ -67,7 +68,7 @@ class Exporter:
     ) -> tuple[list[Path], str]:
         """(the files, the passphrase) of what `make` makes. Raises OutUnusable, NotExportable and what keyd raises.
 
-        With custody deliver_once the first export of a key is the last one.
+        With custody deliver_once the first export of a key is the last one: see `settle`.
         """
         with self._database.read() as connection:
             key = mailbox_keys.get(connection, certificate.key_id)
@@ -90,9 +91,16 @@ class Exporter:
             )
         written = [write_private(self._out, name, content) for name, content in contents.items()]
         if custody == "deliver_once" and form != CHAIN:
-            with self._database.write() as connection:
-                destroy(connection, certificate, Clock().now(), "it was exported")
+            self._once.append(certificate)
         return written, passphrase
+
+    def settle(self) -> None:
+        """Destroy the keys that were to be given out once. To be called when their passphrases have been told: until
+        then the files are worth nothing, and the export can be done again.
+        """
+        while self._once:
+            with self._database.write() as connection:
+                destroy(connection, self._once.pop(), Clock().now(), "it was exported")
 
 
 def write_private(directory: Path, name: str, content: bytes) -> Path:

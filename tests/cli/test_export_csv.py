@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
@@ -83,6 +84,32 @@ def test_a_mailbox_without_a_certificate_keeps_no_other_back(office: Office, tmp
 def test_where_there_is_nothing_to_export_nothing_is_written(office: Office, tmp_path: Path) -> None:
     office.run("export", NEVER, "--format", "gmail-csv", *directories(tmp_path), code=1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_is_given_out_once_is_kept_until_its_passphrase_has_been_written(
+    office: Office, tmp_path: Path
+) -> None:
+    quentin = "quentin@org.example"
+    office.run("cert", "issue", quentin, "--wait", "--timeout", "60")
+    document = yaml.safe_load(office.lab.config_path.read_text(encoding="utf-8"))
+    document["domains"]["org.example"]["custody"] = "deliver_once"
+    config = office.lab.config_path.with_name("once.yaml")
+    config.write_text(yaml.safe_dump(document))
+    config.chmod(0o600)
+    (tmp_path / "list").write_text("in the way")
+
+    def export(*options: str) -> tuple[int, str]:
+        command = ["export", quentin, "--out", str(tmp_path / "files"), *options]
+        run = [sys.executable, "-m", "acme_milter", "--config", str(config), *command]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stderr
+
+    to_list = ("--format", "gmail-csv", "--passphrases", str(tmp_path / "list"))
+    assert export(*to_list)[0] == 1
+    (tmp_path / "list").unlink()
+    assert export(*to_list) == (0, "Keep the list apart from the files until both are where they are used.\n")
+    code, said = export()
+    assert (code, "the key was destroyed" in said) == (1, True)
 
 
 @pytest.mark.parametrize(("out", "words"), [("x", "x"), ("x", "x/y"), ("x/y", "x"), ("x", "link")])

@@ -83,7 +83,7 @@ def test(
 
 def lines_of(document: dict[str, Any]) -> Iterator[str]:
     """The findings for people: what was seen as comments, below it YAML to paste."""
-    error = f": {document['last_error']}" if document["error"] else ""
+    error = f": {document['last_error']}" if document["last_error"] else ""
     yield f"# {document['staging']} with {document['mailbox']}: {document['state']}{error}"
     for key, words in PARTS:
         if document["seconds"][key] is not None:

@@ -87,7 +87,7 @@ def _seconds(seen: Seen) -> Document:
     moments, enrollment = seen.moments, seen.enrollment
     began, placed = enrollment.began_ordering_at, enrollment.counted_at
     posted, valid = enrollment.challenge_posted_at, moments.get("AuthorizationValid")
-    issued = moments.get("CertificateIssued")
+    issued = None if seen.certificate is None else seen.certificate.stored_at
     return {
         "order_placed": _between(began, placed if enrollment.order_url is not None else None),
         "challenge_known": _between(placed, moments.get("ChallengeKnown")),

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import yaml
 
-from acme_milter.config.loader import load_text
 from acme_milter.lab.processes import wait_until
 from tests.cli.conftest import Office
 
@@ -94,50 +93,11 @@ def test_closing_an_account_wants_a_yes(office: Office) -> None:
 class TestTrial:
     """`authority test`."""
 
-    def test_what_was_seen_becomes_settings_that_the_loader_takes(self, office: Office) -> None:
-        office.lab.authority.set_knobs(AUTO_SUBMITTED="no", DKIM_NAMES="present", MAIL_DATE="absent")
-        try:
-            shown, _ = office.run("authority", "test", "testca", "--mailbox", "trudy@org.example", "--timeout", "60")
-        finally:
-            office.lab.authority.reset_knobs()
-        proposed = yaml.safe_load(shown[shown.index("\nauthorities:") :])["authorities"]["testca"]
-        assert proposed["challenge_trigger"] == "reply-first"
-        assert proposed["dkim_headers"] == "present"
-        assert proposed["require_auto_submitted"] is False
-        assert proposed["token_join"] == "string"
-        assert "# without Date" in shown
-        assert "token-part1 has 32 octets" in shown
-        base = {"directory": "https://ca.example/directory", "agree_tos": True}
-        document = {
-            "version": 1,
-            "authorities": {"testca": {**base, **proposed}},
-            "domains": {"org.example": {"mailboxes": {"list": ["a@org.example"]}}},
-        }
-        load_text(yaml.safe_dump(document), office.lab.config_path)
-
-    def test_a_mail_that_comes_only_after_the_post_is_noticed(self, office: Office) -> None:
-        office.lab.authority.set_knobs(MAIL_AT="post")
-        try:
-            document = office.document(
-                "authority", "test", "testca", "--mailbox", "trudy@org.example", "--post-after", "1", "--timeout", "60"
-            )
-        finally:
-            office.lab.authority.reset_knobs()
-        assert document["state"] == "rehearsed"
-        assert document["settings"]["challenge_trigger"] == "post-first"
-        assert document["mail"]["came_after_post"]
-
-    def test_a_token_joined_otherwise_leads_to_the_command_that_tries_it(self, office: Office) -> None:
-        office.lab.authority.set_knobs(TOKEN_JOIN="bytes", TOKEN_PART1_BYTES=16)
-        arguments = ("authority", "test", "testca", "--mailbox", "trudy@org.example", "--timeout", "60")
-        try:
-            failed = office.document(*arguments, code=1)
-            found = office.document(*arguments, "--token-join", "bytes")
-        finally:
-            office.lab.authority.reset_knobs()
-        assert any("--token-join bytes" in note for note in failed["notes"])
-        assert failed["mail"]["token_part1_octets"] == 16
-        assert found["settings"]["token_join"] == "bytes"
+    def test_its_progress_is_shown_and_then_settings_to_paste(self, office: Office) -> None:
+        shown, _ = office.run("authority", "test", "testca", "--mailbox", "trudy@org.example", "--timeout", "60")
+        assert shown.index("issued 1") < shown.index(f"# {STAGING} with trudy@org.example: rehearsed")
+        settings = yaml.safe_load(shown[shown.index("\nauthorities:") :])["authorities"]["testca"]
+        assert settings["challenge_trigger"] == "reply-first"
 
     def test_what_cannot_be_tried_is_said_with_what_to_do(self, office: Office) -> None:
         _, said = office.run("authority", "test", "testca", "--mailbox", "nobody@org.example", code=1)

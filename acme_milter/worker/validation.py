@@ -38,6 +38,9 @@ from acme_milter.worker.step import OrderDied, Step, check_alive
 POSTFIX_ANSWERS = timedelta(seconds=2)
 DNS_ANSWERS = timedelta(seconds=2)
 LOOK_AT_CAA = timedelta(hours=1)
+LOOK_AT_REPLY = timedelta(minutes=15)
+"""Whoever follows it calls at once; this is how often the log says that it still waits."""
+
 LOOK_AT_POSTFIX = timedelta(minutes=1)
 LOOK_FOR_REQUEST = timedelta(days=1)
 """Whoever brings one has it begin at once; this is how often the log says that nobody has."""
@@ -264,7 +267,7 @@ class Validation:
         if wait is None:
             return None
         deadline = self.desk.deadline(enrollment) + self.desk.clock_error(enrollment)
-        return Step(Deferred(next_attempt_at=min(wait.until or now + LOOK_AT_OUTBOX, deadline), last_error=wait.why))
+        return Step(Deferred(next_attempt_at=min(wait.until or now + LOOK_AT_REPLY, deadline), last_error=wait.why))
 
     def poll_authorization(self, enrollment: Enrollment) -> Step:
         """RFC 8823 §3 step 8."""

@@ -2,6 +2,7 @@
 """The authority hears of a reply when that has left; what is late, bounced or unknown is told."""
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -348,6 +349,7 @@ class RealQueue:
 @pytest.fixture
 def real_queue(smtp: FickleSmtp) -> Iterator[RealQueue]:
     scratch = Path(tempfile.mkdtemp(prefix="q-"))
+    scratch.chmod(0o755)
     postfix = PostfixLab(
         scratch / "postfix", domains={"org.example": ["a"]}, ca_routes={"ca.example": ("127.0.0.1", smtp.port)}
     )
@@ -371,6 +373,16 @@ def test_a_real_queue_tells_what_waits_and_why_and_what_has_gone(real_queue: Rea
     real_queue.postfix.flush()
     real_queue.postfix.wait_for_empty_queue()
     assert [real_queue.look(reply), real_queue.look(reply)] == [None, Sighting(Departure.GONE)]
+
+
+@pytest.mark.parametrize(("groups", "allowed"), [(["--groups", "postdrop"], True), (["--clear-groups"], False)])
+def test_a_sandbox_without_new_privileges_needs_postfixs_group(
+    real_queue: RealQueue, groups: list[str], allowed: bool
+) -> None:
+    """As contrib/systemd has it: postqueue's setgid bit does nothing there."""
+    sandbox = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", *groups, "--no-new-privs"]
+    argv = [*sandbox, "/usr/sbin/postqueue", "-c", str(real_queue.postfix.config_directory), "-j"]
+    assert (subprocess.run(argv, capture_output=True, check=False).returncode == 0) is allowed
 
 
 def test_a_postfix_that_does_not_run_tells_nothing(tmp_path: Path, watched: Watched) -> None:

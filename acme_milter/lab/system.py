@@ -127,7 +127,7 @@ class Lab:
         assert config.milter.socket_path is not None
         for path in (config.worker.control_socket, config.milter.socket_path):
             try:
-                wait_until(lambda path=path: _listens(path), f"a listener at {path}", timeout=20)  # type: ignore[misc]  # mypy cannot tell a lambda's default
+                wait_until(lambda path=path: _listens(path), f"a listener at {path}", timeout=60)  # type: ignore[misc]  # mypy cannot tell a lambda's default
             except ProcessFault as fault:
                 raise ProcessFault(f"{fault}\n{self.roles.log_tail(40)}") from None
 

@@ -96,7 +96,7 @@ def test_a_key_that_is_given_out_once_is_kept_until_its_passphrase_has_been_writ
     config = office.lab.config_path.with_name("once.yaml")
     config.write_text(yaml.safe_dump(document))
     config.chmod(0o600)
-    (tmp_path / "list").write_text("in the way")
+    (tmp_path / "list" / "gmail.csv").mkdir(parents=True)  # in the way
 
     def export(*options: str) -> tuple[int, str]:
         command = ["export", quentin, "--out", str(tmp_path / "files"), *options]
@@ -106,7 +106,7 @@ def test_a_key_that_is_given_out_once_is_kept_until_its_passphrase_has_been_writ
 
     to_list = ("--format", "gmail-csv", "--passphrases", str(tmp_path / "list"))
     assert export(*to_list)[0] == 1
-    (tmp_path / "list").unlink()
+    (tmp_path / "list" / "gmail.csv").rmdir()
     assert export(*to_list) == (0, "Keep the list apart from the files until both are where they are used.\n")
     code, said = export()
     assert (code, "the key was destroyed" in said) == (1, True)

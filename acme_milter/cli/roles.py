@@ -49,7 +49,7 @@ def worker(context: click.Context) -> None:
     from acme_milter.store.database import StoreUnusable
     from acme_milter.store.identity import SealedUnderAnotherKey
     from acme_milter.worker.answer import SigningKeyUnavailable
-    from acme_milter.worker.service import run_worker
+    from acme_milter.worker.role import run_worker
 
     try:
         run_worker(config)

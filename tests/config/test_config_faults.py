@@ -339,7 +339,10 @@ ONE_FAULT = {
     ),
     "account": (
         "authorities: {a: {preset: castle, account: per_person}}",
-        "1: authorities.a.account: must be one of shared, per_domain, per_mailbox, not 'per_person' (did you mean per_domain?)",
+        (
+            "1: authorities.a.account: must be one of shared, per_domain, per_mailbox,"
+            " not 'per_person' (did you mean per_domain?)"
+        ),
     ),
     "contact": (
         "authorities: {a: {preset: castle, contact: [pki]}}",

@@ -47,9 +47,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             OBSERVED: {"mode": "observe"},
             KEPT: {"on_success": "deliver"},
             SIGNED: {"authorities": ["signed"]},
-            PAIRS: {
-                "certificate": {"layout": "dual", "key": "rsa2048"}
-            },  # what openssl smime encrypts to
+            PAIRS: {"certificate": {"layout": "dual", "key": "rsa2048"}},  # what openssl smime encrypts to
             BROUGHT: {"custody": "csr"},
         },
         testca_options={"options": ["--first-pause", "0.3"]},

@@ -40,16 +40,16 @@ def with_certificate(connection: sa.Connection, now: datetime) -> set[str]:
 
 def _with_one_of_two(connection: sa.Connection, now: datetime) -> set[str]:
     """By the index of those that do one thing only: nothing to look at where a certificate does both."""
-    both = enrollment.alias("both")
+    whole = enrollment.alias("whole")
     halves = (
         sa.select(enrollment.c.address)
         .where(_ONE_PURPOSE, enrollment.c.not_after > now)
         .where(
             ~sa.exists().where(
-                both.c.address == enrollment.c.address,
-                sa.text(f"both.state = '{State.ACTIVE}'"),
-                both.c.usage == KeyUsageKind.DUAL.value,
-                both.c.not_after > now,
+                whole.c.address == enrollment.c.address,
+                sa.text(f"whole.state = '{State.ACTIVE}'"),
+                whole.c.usage == KeyUsageKind.DUAL.value,
+                whole.c.not_after > now,
             )
         )
         .group_by(enrollment.c.address)

@@ -14,8 +14,8 @@ def test_coverage_adds_up_for_each_domain_and_for_all(office: Office) -> None:
     assert document["schema"] == "acme-milter/coverage/1"
     for row in [*document["domains"], document["total"]]:
         assert row["with_certificate"] + row["open"] + row["failed"] + row["without"] == row["managed"]
-    assert {row["domain"]: row["managed"] for row in document["domains"]} == {"org.example": 12, OBSERVED: 1}
-    assert document["total"]["managed"] == 13
+    assert {row["domain"]: row["managed"] for row in document["domains"]} == {"org.example": 13, OBSERVED: 1}
+    assert document["total"]["managed"] == 14
 
 
 def test_coverage_is_a_spreadsheet_with_names_in_its_first_line(office: Office) -> None:

@@ -227,7 +227,7 @@ class OddAuthority:
     def __init__(self, sender: str) -> None:
         self._sender = sender
 
-    def client(self, _name: str) -> "OddAuthority":
+    def client_of(self, _enrollment: Enrollment) -> "OddAuthority":
         return self
 
     def fetch_authorization(self, url: str) -> Authorization:

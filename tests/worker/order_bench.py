@@ -79,8 +79,8 @@ class BenchClock(Clock):
 
 
 class OrderBench:
-    """`mailboxes` is how many there are, `aliases` how many further addresses the first of them has; the rest changes the
-    configuration: `others` adds authorities by name.
+    """`mailboxes` is how many there are, `aliases` how many further addresses the first of them has; the rest changes
+    the configuration: `others` adds authorities by name.
     """
 
     def __init__(

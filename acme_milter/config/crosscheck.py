@@ -130,9 +130,8 @@ def aliases(
 
 def _alias(text: str, owner: str, domains: set[str], listed: Mapping[str, str], first: Mapping[str, str]) -> str:
     """The canonical spelling; raises InvalidMailbox with the text of the fault."""
-    domain = text.rpartition("@")[2]
     try:
-        domain = canonical_domain(domain)
+        domain = canonical_domain((text if "@" in text else owner).rpartition("@")[2])
     except InvalidMailbox:
         domain = ""  # what follows says what is wrong with it
     address = _mailbox(text, domain)

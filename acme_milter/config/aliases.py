@@ -39,6 +39,12 @@ class AliasBook:
             for alias in self.of(member).kept
         }
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the same becomes of the same aliases."""
+        return isinstance(other, AliasBook) and (self._claims, self.shared) == (other._claims, other.shared)
+
+    __hash__ = None  # type: ignore[assignment]  # it is compared, and never a key
+
     def of(self, member: Member) -> AliasChoice:
         """Which aliases of a mailbox are in its certificate, or have their own, and why the others are not."""
         policy = self._policy_of(member)

@@ -46,11 +46,18 @@ def prove(bench: OrderBench, enrollment: Enrollment) -> Enrollment:
     return bench.step_until(bench.answer_mail(awaiting), State.FINALIZING, State.ORDERING)
 
 
-@pytest.mark.parametrize("knobs", [{}, {"VALIDATE_AT": "post", "MAIL_FROM": "fixed"}, {"FINALIZE_ASYNC": 100}])
+@pytest.mark.parametrize(
+    ("knobs", "trigger"),
+    [
+        ({}, "reply-first"),
+        ({"VALIDATE_AT": "post", "MAIL_FROM": "fixed"}, "reply-first"),
+        ({"MAIL_AT": "post"}, "post-first"),
+    ],
+)
 def test_one_certificate_names_a_mailbox_and_its_aliases_and_each_of_them_answers(
-    make_orders: MakeOrderBench, knobs: dict[str, object]
+    make_orders: MakeOrderBench, knobs: dict[str, object], trigger: str
 ) -> None:
-    bench = make_orders(aliases=2, policy=SAME)
+    bench = make_orders(aliases=2, policy=SAME, authority={"challenge_trigger": trigger})
     bench.site.authority.set_knobs(**knobs)
     everybody = [bench.addresses[0], *bench.aliases]
     bench.start_scheduler()

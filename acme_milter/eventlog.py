@@ -60,6 +60,7 @@ class Event(StrEnum):
     CERTIFICATE_ISSUED = "certificate-issued"
     CERTIFICATE_REFUSED = "certificate-refused"
     CERTIFICATE_REVOKED = "certificate-revoked"
+    ALIAS_LEFT_OUT = "alias-left-out"
     CHAIN_NOT_OFFERED = "chain-not-offered"
     CHALLENGE_ACCEPTED = "challenge-accepted"
     CHALLENGE_DOUBT = "challenge-doubt"

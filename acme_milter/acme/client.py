@@ -61,9 +61,11 @@ class AcmeClient:
         key_change.roll_over(self.network, self.signer, self.account_url, new_signer)
         return AcmeClient(self.network, new_signer, self.account_url)
 
-    def new_order(self, address: str, profile: str | None = None, replaces: str | None = None) -> Order:
+    def new_order(
+        self, address: str, profile: str | None = None, replaces: str | None = None, aliases: Sequence[str] = ()
+    ) -> Order:
         """See `order.new_order`."""
-        return order.new_order(self.network, self.signer, self.account_url, address, profile, replaces)
+        return order.new_order(self.network, self.signer, self.account_url, address, profile, replaces, aliases)
 
     def fetch_order(self, url: str) -> Order:
         """See `order.fetch_order`."""

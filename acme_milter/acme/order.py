@@ -2,6 +2,7 @@
 """Orders (RFC 8555 §7.1.3, §7.4): place, read, finalize, download."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -76,19 +77,21 @@ def new_order(
     address: str,
     profile: str | None = None,
     replaces: str | None = None,
+    aliases: Sequence[str] = (),
 ) -> Order:
-    """Order a certificate for one mail address (RFC 8555 §7.4, RFC 8823 §3). Store `url` at once: nothing
+    """Order a certificate for a mail address and its aliases (RFC 8555 §7.4, RFC 8823 §3). Store `url` at once: nothing
     repeats it, and the server may hand back an order it already has.
 
     replaces: renewal id of the predecessor, left out when the server knows no renewalInfo (RFC 9773 §5:
     SHOULD NOT); after 409 alreadyReplaced order again without it.
     Raises ValueError for an address with "*", ServerRefused(invalidProfile) for a profile not advertised.
     """
-    if "*" in address:
+    addresses = [address, *aliases]
+    if any("*" in one for one in addresses):
         # RFC 8823 §3: the value of an "email" identifier in newOrder MUST NOT contain "*".
         raise ValueError('an address with "*" cannot be ordered')
     directory = network.directory()
-    payload: dict[str, object] = {"identifiers": [{"type": "email", "value": address}]}
+    payload: dict[str, object] = {"identifiers": [{"type": "email", "value": one} for one in addresses]}
     if profile is not None:
         _check_profile(profile, list(directory.meta.profiles))
         payload["profile"] = profile
@@ -97,8 +100,8 @@ def new_order(
     answer = network.post(directory.new_order, payload, signer, account_url)
     order = _parse(answer, answer.location("newOrder"))
     ordered = [(i.type, i.value.casefold()) for i in order.identifiers]
-    if ordered != [("email", address.casefold())]:
-        # A CA may fold case; anything else is an order for somebody else.
+    if sorted(ordered) != sorted(("email", one.casefold()) for one in addresses):
+        # A CA may fold case, and list them in an order of its own; anything else is an order for somebody else.
         raise BadAnswer("newOrder: the order is not for the address asked for")
     return order
 

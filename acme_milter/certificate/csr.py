@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from acme_milter.certificate.subject_name import InvalidAddress, names_address, subject_alternative_name
+from acme_milter.certificate.subject_name import InvalidAddress, names_exactly, subject_alternative_name
 from acme_milter.certificate.usage import KeyUsageKind, usage_in
 
 MailboxPrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
@@ -47,10 +47,10 @@ def csr_public_key_spki(csr_der: bytes) -> bytes:
         raise ValueError("the request's algorithm is unknown") from error
 
 
-def csr_is_for(csr_der: bytes, address: str) -> bool:
-    """Whether a request names this address and nothing else, spelled as it is here."""
+def csr_is_for(csr_der: bytes, *addresses: str) -> bool:
+    """Whether a request names these addresses and nothing else, spelled as they are here."""
     names = x509.load_der_x509_csr(csr_der).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return [names_address(name, address) for name in names] == [True]
+    return names_exactly(names, addresses)
 
 
 def csr_usage(csr_der: bytes) -> KeyUsageKind | None:

@@ -15,7 +15,7 @@ from acme_milter.certificate.chain import check_chain, extension_of, load_trust_
 from acme_milter.certificate.csr import spki_of
 from acme_milter.certificate.pem_chain import parse_pem_chain, write_pem_chain
 from acme_milter.certificate.refusal import CertificateFault, CertificateRefused
-from acme_milter.certificate.subject_name import names_address, subject_alternative_name
+from acme_milter.certificate.subject_name import names_address, names_exactly, subject_alternative_name
 from acme_milter.certificate.usage import KeyUsageKind, usage_in
 
 CLOCK_SKEW = timedelta(minutes=5)
@@ -41,22 +41,24 @@ def check_issued(
     chain_pem: bytes,
     *,
     address: str,
+    aliases: Sequence[str] = (),
     public_key_spki: bytes,
     now: datetime,
     trust_roots: Sequence[bytes] | None = None,
     usage: KeyUsageKind = KeyUsageKind.DUAL,
 ) -> IssuedCertificate:
-    """Check a PEM chain, leaf first, against what was ordered: `address`, our key's DER SPKI and `usage`, at
-    `now`.
+    """Check a PEM chain, leaf first, against what was ordered: `address` and its `aliases`, our key's DER SPKI and
+    `usage`, at `now`.
 
     `trust_roots` are PEM bundles or DER certificates; None believes the last certificate of the chain. Raises
     CertificateRefused with the first fault found; ValueError when `trust_roots` or `address` make no sense.
     """
-    subject_alternative_name(address)  # ours: what is wrong with it is not the CA's fault
+    for ours in (address, *aliases):
+        subject_alternative_name(ours)  # what is wrong with it is not the CA's fault
     roots = None if trust_roots is None else load_trust_roots(trust_roots)
     chain = parse_pem_chain(chain_pem)
     try:
-        _check_leaf(chain[0], address, public_key_spki, now, usage)
+        _check_leaf(chain[0], (address, *aliases), public_key_spki, now, usage)
         check_chain(chain, now, roots)
         return IssuedCertificate(
             serial=f"{chain[0].serial_number:x}",
@@ -83,12 +85,14 @@ def usage_of(leaf: x509.Certificate) -> KeyUsageKind:
     return usage_in(extension_of(leaf, x509.KeyUsage), is_rsa=is_rsa) or KeyUsageKind.DUAL
 
 
-def _check_leaf(leaf: x509.Certificate, address: str, spki: bytes, now: datetime, usage: KeyUsageKind) -> None:
+def _check_leaf(
+    leaf: x509.Certificate, addresses: Sequence[str], spki: bytes, now: datetime, usage: KeyUsageKind
+) -> None:
     if leaf.serial_number <= 0:
         raise CertificateRefused(CertificateFault.UNREADABLE, "the serial number is not positive")
     if spki_of(leaf.public_key()) != spki:
         raise CertificateRefused(CertificateFault.WRONG_KEY, "the certificate is for another key than ours")
-    _check_names(leaf, address)
+    _check_names(leaf, addresses)
     _check_dates(leaf, now)
     constraints = extension_of(leaf, x509.BasicConstraints)
     if constraints is not None and constraints.ca:
@@ -102,20 +106,22 @@ def _check_leaf(leaf: x509.Certificate, address: str, spki: bytes, now: datetime
             )
 
 
-def _check_names(leaf: x509.Certificate, address: str) -> None:
-    """The SAN holds the address and nothing else; a subject that names a mailbox names this one (RFC 8550 §3)."""
+def _check_names(leaf: x509.Certificate, addresses: Sequence[str]) -> None:
+    """The SAN holds the addresses and nothing else; a subject that names a mailbox names one of them (RFC 8550 §3)."""
     names = extension_of(leaf, x509.SubjectAlternativeName)
     found = [] if names is None else list(names)
-    if not any(names_address(name, address) for name in found):
-        raise CertificateRefused(CertificateFault.WRONG_NAME, "the mailbox is not in the certificate's SAN")
-    if len(found) != 1:
+    for address in addresses:
+        if not any(names_address(name, address) for name in found):
+            which = "the mailbox" if address == addresses[0] else f"the alias {address}"
+            raise CertificateRefused(CertificateFault.WRONG_NAME, f"{which} is not in the certificate's SAN")
+    if not names_exactly(found, addresses):
         raise CertificateRefused(CertificateFault.EXTRA_NAME, "the SAN has more than the mailbox")
     in_subject = [str(name.value) for name in leaf.subject.get_attributes_for_oid(NameOID.EMAIL_ADDRESS)]
     in_subject += [
         str(name.value) for name in leaf.subject.get_attributes_for_oid(NameOID.COMMON_NAME) if "@" in str(name.value)
     ]
     # Only a hint for old software, which compares without case; the SAN above is what counts.
-    if any(name.lower() != address.lower() for name in in_subject):
+    if any(name.lower() not in {address.lower() for address in addresses} for name in in_subject):
         raise CertificateRefused(CertificateFault.EXTRA_NAME, "the subject names another mailbox")
 
 

@@ -2,6 +2,7 @@
 """How a mailbox address is written in a certificate (RFC 9598, RFC 5280 §4.2.1.6)."""
 
 import re
+from collections.abc import Iterable, Sequence
 
 from cryptography import x509
 
@@ -58,6 +59,13 @@ def names_address(name: x509.GeneralName, address: str) -> bool:
     if isinstance(name, x509.RFC822Name) and isinstance(expected, x509.RFC822Name):
         return _folded(name.value) == _folded(expected.value)
     return name == expected
+
+
+def names_exactly(names: Iterable[x509.GeneralName], addresses: Sequence[str]) -> bool:
+    """Whether SAN entries are these addresses, each of them once, in whatever order, and nothing else."""
+    found = list(names)
+    each = [sum(names_address(name, address) for name in found) for address in addresses]
+    return len(found) == len(addresses) and all(number == 1 for number in each)
 
 
 def _folded(address: str) -> tuple[str, str]:

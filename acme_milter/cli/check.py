@@ -35,7 +35,7 @@ def check(ctx: click.Context, online: bool, as_json: bool) -> None:
         click.echo(f"note: {note}", err=True)
     sources = f", {_count(len(config.sources), 'source', 'sources')}" if config.sources else ""
     click.echo(
-        f"configuration ok: {_count(len(config.managed()), 'mailbox', 'mailboxes')}"
+        f"configuration ok: {_count(len(config.members), 'mailbox', 'mailboxes')}"
         f" in {_count(len(config.domains), 'domain', 'domains')},"
         f" {_count(len(config.named_authorities), 'authority', 'authorities')}{sources}"
     )
@@ -56,7 +56,7 @@ def _check_as_json(ctx: click.Context, *, online: bool) -> None:
     code = ExitCode.OK
     try:
         config = load(config_path(ctx), files=True)
-        answer["mailboxes"] = len(config.managed())
+        answer["mailboxes"] = len(config.members)
         answer["domains"] = sorted(config.domains)
         answer["authorities"] = list(config.named_authorities)
         answer["sources"] = list(config.sources)
@@ -76,7 +76,7 @@ def _check_as_json(ctx: click.Context, *, online: bool) -> None:
 
 def _notes(config: "Config") -> Iterator[str]:
     """What a fresh or a moved machine lacks; the same file may be fine on the next one, so these are no faults."""
-    if not config.managed() and not any(domain.source for domain in config.domains.values()):
+    if not config.members and not any(domain.source for domain in config.domains.values()):
         yield "no mailbox is managed yet; list some: domains: {example.org: {mailboxes: {list: [you@example.org]}}}"
     yield from _extras(config)
     path = config.keys.wrapping_key.file

@@ -95,6 +95,55 @@ def _twice(address: str, first: str, line: int) -> str:
     return f"differs only by case from {first} in line {line}: {address}"
 
 
+def aliases(
+    top: Node, names: Mapping[str, str], listed: Mapping[str, str], complain: Complain
+) -> dict[str, tuple[str, ...]]:
+    """From the lower-case form of a listed mailbox to its aliases; complains of each that cannot be one.
+
+    `listed` is what `mailboxes` found. An alias may be in any of the configured domains.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    first: dict[str, str] = {}
+    configured = set(names.values())
+    for written, domain in names.items():
+        place = ["domains", written, "mailboxes", "aliases"]
+        for owner, node in top.at(*place).mapping().items():
+            try:
+                folded = _mailbox(owner, domain).lower()
+            except InvalidMailbox as problem:
+                complain(locate(top, [*place, owner]), str(problem))
+                continue
+            if folded not in listed:
+                complain(locate(top, [*place, owner]), f"is not in this domain's mailboxes.list: {shown(owner)}")
+            for position, item in enumerate(node.value if isinstance(node.value, list) else []):
+                if not isinstance(item.value, str):
+                    continue  # the schema complains of it
+                try:
+                    alias = _alias(item.value, owner, configured, listed, first)
+                except InvalidMailbox as problem:
+                    complain(locate(top, [*place, owner, position]), str(problem))
+                    continue
+                first[alias.lower()] = owner
+                found[folded] = (*found.get(folded, ()), alias)
+    return found
+
+
+def _alias(text: str, owner: str, domains: set[str], listed: Mapping[str, str], first: Mapping[str, str]) -> str:
+    """The canonical spelling; raises InvalidMailbox with the text of the fault."""
+    try:
+        domain = canonical_domain((text if "@" in text else owner).rpartition("@")[2])
+    except InvalidMailbox:
+        domain = ""  # what follows says what is wrong with it
+    address = _mailbox(text, domain)
+    if domain not in domains:
+        raise InvalidMailbox(f"is in no configured domain: {shown(text)}")
+    if address.lower() in listed:
+        raise InvalidMailbox(f"is a mailbox that is listed itself: {listed[address.lower()]}")
+    if address.lower() in first:
+        raise InvalidMailbox(f"is an alias of {first[address.lower()]} already: {address}")
+    return address
+
+
 def single_mailboxes(top: Node, names: Mapping[str, str], complain: Complain) -> None:
     """What `overrides`, `groups` and `include` name lies in its own domain, and each override is one mailbox."""
     for written, domain in names.items():

@@ -89,6 +89,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "orders_per_hour": "Orders in any sixty minutes; null is no limit.",
         "mails_per_hour": "Challenge mails in any sixty minutes; null is no limit.",
         "failed_per_hour": "Failures in any sixty minutes at which a bulk run pauses and asks.",
+        "identifiers": "Addresses in one order: the mailbox and its aliases.",
         "background_per_hour": "The pace of renewals and of new people; auto is twice what the forecast expects.",
     },
     "Policy": {
@@ -194,6 +195,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "DomainFile": {"domain": "The mail domain that this file is about."},
     "MailboxesSection": {
         "list": "Mailboxes, one by one.",
+        "aliases": "Further addresses of those listed.",
         "include": "Which of the sources' mailboxes are wanted.",
         "exclude": "Which are not, whatever is included.",
         "groups": "Some mailboxes and what differs for them; the first that matches counts.",

@@ -45,9 +45,9 @@ class Layers:
         )
 
     def group_of(self, member: Member) -> int | None:
-        """The position of the first group that matches, None when none does."""
+        """The position of the first group that matches, None when none does. An alias is where its mailbox is."""
         for position, (match, _) in enumerate(self.groups):
-            if match.matches(member.address, member.groups):
+            if match.matches(member.alias_of or member.address, member.groups):
                 return position
         return None
 
@@ -56,6 +56,8 @@ class Layers:
         position = self.group_of(member)
         shared = self.base if position is None else self.groups[position][1]
         folded = member.address.lower()
+        if member.alias_of is not None and folded not in self.overrides:
+            folded = member.alias_of.lower()
         override = self.overrides.get(folded)
         if override is None:
             return shared

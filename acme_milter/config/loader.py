@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from acme_milter.config import crosscheck, named_files
+from acme_milter.config.aliases import listed_members
 from acme_milter.config.config_files import add_domain_files, read_text
 from acme_milter.config.document import DocumentError, Node, Place, locate, read_document
 from acme_milter.config.fault import ConfigFaults, Fault
 from acme_milter.config.layering import Layers
-from acme_milter.config.member import Member
 from acme_milter.config.preset import DEFAULT, laid_under, preset_names, read_preset
 from acme_milter.config.schema import (
     Authority,
@@ -134,6 +134,7 @@ class _Reading:
         names = crosscheck.domain_names(top, self.complain)
         written = _present((name, self.section(top, ["domains", name], Domain)) for name in self._names(top, "domains"))
         mailboxes = crosscheck.mailboxes(top, names, self.complain)
+        aliases = crosscheck.aliases(top, names, mailboxes, self.complain)
         crosscheck.single_mailboxes(top, names, self.complain)
         crosscheck.sources(top, self.complain)
         crosscheck.authorities(top, self.raw, self.complain)
@@ -152,6 +153,7 @@ class _Reading:
         if self.faults:
             raise ConfigFaults(self.faults)
         domains = {names[name]: domain for name, domain in written.items()}
+        layers = {name: Layers.of(defaults, domain, tuple(authorities)) for name, domain in domains.items()}
         return Config(
             path=self.path,
             version=1,
@@ -164,9 +166,9 @@ class _Reading:
             sources=sources,
             defaults=defaults,
             domains=domains,
-            layers={name: Layers.of(defaults, domain, tuple(authorities)) for name, domain in domains.items()},
+            layers=layers,
             selections={name: selection_of(name, domain) for name, domain in domains.items()},
-            members={folded: Member(address, address) for folded, address in mailboxes.items()},
+            members=listed_members(mailboxes, aliases, layers),
         )
 
     def _top_keys(self, top: Node) -> None:

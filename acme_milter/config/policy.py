@@ -175,10 +175,12 @@ class MailboxGroup(Policy):
 class MailboxesSection(Section):
     """Which mailboxes: those listed here, and of the sources' those that are included and not excluded.
 
-    The first of `groups` that matches a mailbox counts; `overrides` are single mailboxes.
+    The first of `groups` that matches a mailbox counts; `overrides` are single mailboxes. `aliases` are further
+    addresses of listed ones.
     """
 
     list: Several[str] = Field(default=(), repr=False)
+    aliases: Mapping[str, Several[str]] = Field(default={}, repr=False)
     include: Several[AddressPattern] = (Pattern.of_addresses("*"),)
     exclude: Several[AddressPattern] = ()
     groups: Several[MailboxGroup] = ()

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from acme_milter.config.aliases import AliasBook, AliasChoice
 from acme_milter.config.database_url import has_password
 from acme_milter.config.layering import Layers
 from acme_milter.config.member import Member
@@ -177,6 +178,7 @@ class AuthorityLimits(Section):
 
     None is no limit. `failed_per_hour` is a stop, not a speed: a bulk run that meets it pauses. `background_per_hour`
     is the pace of what nobody waits for, renewals and joiners; auto is twice the mean that the forecast expects.
+    `identifiers` is how many addresses one order may name.
     """
 
     in_flight: int = Field(default=50, ge=1, le=100_000)
@@ -185,6 +187,7 @@ class AuthorityLimits(Section):
     mails_per_hour: int | None = Field(default=None, ge=1, le=1_000_000)
     failed_per_hour: int = Field(default=25, ge=1, le=1_000_000)
     background_per_hour: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = "auto"
+    identifiers: int = Field(default=10, ge=1, le=100)
 
 
 class Authority(Section):
@@ -232,6 +235,16 @@ def with_staging(named: Mapping[str, Authority]) -> dict[str, Authority]:
     return {**named, **staging}
 
 
+def _look_up(known: Mapping[str, Member], address: str) -> Member | None:
+    found = known.get(address.lower())
+    if found is None and not address.isascii():
+        try:
+            return known.get(str(Mailbox.parse(address, allow_utf8=True)).lower())
+        except InvalidMailbox:
+            return None
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The whole configuration after every check. Look-ups are by dictionary: 100 000 mailboxes cost nothing.
@@ -259,11 +272,14 @@ class Config:
     members: Mapping[str, Member] = field(repr=False)
     policies: Mapping[str, Policy] = field(init=False)
     _managed: frozenset[str] = field(init=False, repr=False)
+    _book: AliasBook = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        managed = frozenset(member.address for member in self.members.values())
-        object.__setattr__(self, "_managed", managed)
         object.__setattr__(self, "policies", {name: layers.base for name, layers in self.layers.items()})
+        book = AliasBook(self.members, self.layers, self.exclusion_of)
+        object.__setattr__(self, "_book", book)
+        addresses = (member.address for known in (self.members, book.shared) for member in known.values())
+        object.__setattr__(self, "_managed", frozenset(addresses))
 
     @property
     def named_authorities(self) -> Mapping[str, Authority]:
@@ -281,7 +297,9 @@ class Config:
         return dataclasses.replace(self, members=dict(self.members) | members)
 
     def managed(self) -> frozenset[str]:
-        """Every managed mailbox as configured, with its domain as a lower-case A-label."""
+        """Every managed address as configured, with its domain as a lower-case A-label: the mailboxes, and the aliases
+        that get into their certificates.
+        """
         return self._managed
 
     def member(self, address: str) -> Member | None:
@@ -289,23 +307,27 @@ class Config:
 
         The domain may come in any case and as U-label or A-label, the local part in any case.
         """
-        found = self.members.get(address.lower())
-        if found is None and not address.isascii():
-            try:
-                return self.members.get(str(Mailbox.parse(address, allow_utf8=True)).lower())
-            except InvalidMailbox:
-                return None
-        return found
+        return _look_up(self.members, address)
+
+    def alias(self, address: str) -> Member | None:
+        """What is known of an alias that gets into its mailbox's certificate, in any spelling `member` understands."""
+        return _look_up(self._book.shared, address) if self._book.shared else None
 
     def canonical(self, address: str) -> str | None:
-        """The configured spelling of a mailbox in any spelling `member` understands, None when it is not managed."""
-        found = self.member(address)
+        """The configured spelling of a managed address in any spelling `member` understands, None when it is none."""
+        found = self.member(address) or self.alias(address)
         return None if found is None else found.address
 
     def policy_for(self, address: str) -> Policy | None:
-        """The policy of a mailbox in any spelling `member` understands, None when it is not managed."""
-        found = self.member(address)
+        """The policy of a managed address in any spelling `member` understands, None when it is none. In another domain
+        than its mailbox's, an alias follows that domain's.
+        """
+        found = self.member(address) or self.alias(address)
         return None if found is None else self.layers[found.domain].policy_of(found)
+
+    def aliases_of(self, member: Member) -> AliasChoice:
+        """Which aliases of a mailbox are in its certificate, or have their own, and why the others are not."""
+        return self._book.of(member)
 
     def exclusion_of(self, address: str, source: str, groups: frozenset[str]) -> str | None:
         """Why a mailbox that `source` knows, and that is in these groups, is not wanted; None when it is.

@@ -59,6 +59,15 @@ CHALLENGED_STATES = frozenset({State.AWAITING_MAIL, State.REPLYING, State.REPLIE
 """The challenge of the order is known and not decided yet: a challenge mail may be ours."""
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One address of an order for several, its authorization, and once it is proven its challenge mail's ``sender``."""
+
+    address: str
+    url: str
+    sender: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrollment:
     """One row of the store. Times are aware UTC; ``None`` means "not known yet".
@@ -104,7 +113,29 @@ class Enrollment:
     usage: KeyUsageKind = KeyUsageKind.DUAL
     account_id: str | None = None
     """The account with which it is ordered: what the reply says is computed with that account's key."""
+    aliases: tuple[str, ...] = ()
+    """Further addresses of the order, fixed when it is begun."""
+    proving: str | None = None
+    """Of these, the one whose authorization is at hand; None: the mailbox itself."""
+    proofs: tuple[Proof, ...] = ()
+    """Where there are aliases: what the order has to prove, in the order in which it is proven."""
 
     @property
     def is_open(self) -> bool:
         return self.state in OPEN_STATES
+
+    @property
+    def at_hand(self) -> str:
+        """The address that is being proven: to it the challenge mail comes, from it the reply goes."""
+        return self.proving or self.address
+
+    @property
+    def place_at_hand(self) -> int:
+        """Where among ``proofs`` the authorization at hand is."""
+        return [proof.url for proof in self.proofs].index(self.authorization_url or "")
+
+    @property
+    def authorization_urls(self) -> tuple[str, ...]:
+        """Every authorization of the order that is known."""
+        alone = () if self.authorization_url is None else (self.authorization_url,)
+        return tuple(proof.url for proof in self.proofs) or alone

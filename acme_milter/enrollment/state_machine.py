@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
-from acme_milter.enrollment.model import OPEN_STATES, Enrollment, State
+from acme_milter.enrollment.model import OPEN_STATES, Enrollment, Proof, State
 
 
 class ImpossibleTransition(Exception):
@@ -35,6 +35,7 @@ class OrderingBegan(Event):
     key_id: str
     began_ordering_at: datetime
     account_id: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ class Moved(Event):
     began_ordering_at: datetime | None = None
     counted_at: datetime | None = None
     account_id: str | None = None
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +60,39 @@ class OrderPlaced(Event):
     order_expires_at: datetime | None
     authorization_url: str
     finalize_url: str
+    proofs: tuple[Proof, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChallengeKnown(Event):
-    """RFC 8823 §3 step 3: the authorization named the challenge, its sender and token-part2 (sealed here)."""
+    """RFC 8823 §3 step 3: the authorization named the challenge, its sender and token-part2 (sealed here).
+
+    And, of an order for several addresses, for which of them it is.
+    """
 
     challenge_url: str
     challenge_sender: str
     token_part2: bytes = field(repr=False)
+    proving: str | None = None
+    proofs: tuple[Proof, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationValid(Event):
     """RFC 8555 §7.1.6: the authority is convinced; also when it was so from the start and no mail will come."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextIdentifier(Event):
+    """As `AuthorizationValid`, of an order for several addresses with others left: the next one's turn has come."""
+
+    authorization_url: str
+    proving: str | None = None
+    proofs: tuple[Proof, ...] = ()
+    challenge_url: None = None
+    challenge_sender: None = None
+    token_part2: None = None
+    challenge_posted_at: None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +225,12 @@ TRANSITIONS: dict[tuple[State, type[Event]], State] = {
     (State.REPLYING, AuthorizationValid): State.FINALIZING,
     (State.REPLIED, AuthorizationValid): State.FINALIZING,
     (State.VALIDATING, AuthorizationValid): State.FINALIZING,
+    # One address after the other; as above, several of these may have passed unseen.
+    (State.ORDERING, NextIdentifier): State.ORDERING,
+    (State.AWAITING_MAIL, NextIdentifier): State.ORDERING,
+    (State.REPLYING, NextIdentifier): State.ORDERING,
+    (State.REPLIED, NextIdentifier): State.ORDERING,
+    (State.VALIDATING, NextIdentifier): State.ORDERING,
     (State.FINALIZING, FinalizeSent): State.FINALIZING,
     (State.FINALIZING, CertificateReady): State.FINALIZING,
     (State.FINALIZING, CertificateIssued): State.ISSUED,

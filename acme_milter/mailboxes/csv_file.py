@@ -19,7 +19,7 @@ MAX_FIELD = 4096  # characters; a forgotten quotation mark would swallow the res
 SETTLE = 1.0
 """Seconds that a file must have been left alone: a program that writes one pauses between its pieces."""
 
-_COLUMNS = ("address", "id", "name", "given_name", "surname", "groups", "start", "end")
+_COLUMNS = ("address", "id", "name", "given_name", "surname", "groups", "aliases", "start", "end")
 
 
 def local_day() -> date:
@@ -144,7 +144,8 @@ def _take(place: str, cells: Mapping[str, str], today: date, found: Gathering) -
         full_name = " ".join(filter(None, (cells.get("given_name"), cells.get("surname"))))
         groups = cells.get("groups", "").replace("|", ";").split(";")
         name = cells.get("name") or full_name
-        found.add(cells["address"], id=cells.get("id"), name=name, groups=groups, place=place)
+        aliases = cells.get("aliases", "").replace(";", " ").split()
+        found.add(cells["address"], id=cells.get("id"), name=name, groups=groups, aliases=aliases, place=place)
     return in_use
 
 

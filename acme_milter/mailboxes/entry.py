@@ -30,7 +30,8 @@ class Entry:
     """One mailbox of one source; made by `checked`.
 
     `address` has its domain as lower-case A-label and its local part as the source has it; two that differ only by
-    case are one mailbox. `id` is the source's lasting name for the person, None when it knows none.
+    case are one mailbox. `id` is the source's lasting name for the person, None when it knows none. `alias_of` is the
+    mailbox whose alias this is, where aliases are managed like mailboxes.
     """
 
     address: str
@@ -38,6 +39,7 @@ class Entry:
     name: str | None = None
     groups: frozenset[str] = frozenset()
     aliases: tuple[str, ...] = ()
+    alias_of: str | None = None
 
     @classmethod
     def checked(

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
 from acme_milter.config.sources import LIST
+from acme_milter.mailboxes.aliases import with_aliases
 from acme_milter.mailboxes.entry import Entry
 from acme_milter.mailboxes.reading import source_of
 from acme_milter.mailboxes.record import is_configured, leavers_policy
@@ -29,7 +30,12 @@ def read_source(file_config: Config, name: str, now: Callable[[], datetime]) -> 
     of this machine's place.
     """
     if name == LIST:
-        return Reading(tuple(Entry(member.address) for member in file_config.members.values()))
+        return Reading(
+            tuple(
+                Entry(member.address, aliases=member.aliases, alias_of=member.alias_of)
+                for member in file_config.members.values()
+            )
+        )
     section = file_config.sources.get(name)
     return Reading(()) if section is None else source_of(name, section, today=lambda: now().astimezone().date()).read()
 
@@ -53,6 +59,7 @@ def look(
     connection: sa.Connection | None, file_config: Config, name: str, reading: Reading, now: datetime
 ) -> Difference:
     """What has changed; without a connection, for a store that is not there yet, everything is new."""
+    reading = with_aliases(file_config, name, reading)
     run = None if connection is None else source_runs.get(connection, name)
     known = {} if connection is None else known_of(connection, name, reading)
     first = run is None or run.succeeded_at is None

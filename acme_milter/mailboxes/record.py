@@ -33,6 +33,8 @@ def member_of(row: StoredMailbox) -> Member:
         source=row.source,
         groups=row.groups,
         person_name=row.person_name,
+        aliases=row.aliases,
+        alias_of=row.alias_of,
     )
 
 

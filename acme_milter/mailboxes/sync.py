@@ -139,9 +139,11 @@ def difference(
     changes = _Changes()
     # A domain's first day counts like the source's: nobody wants hundreds of orders for having added a domain.
     settled = set() if first else {row.domain for row in known.values() if row.source == source}
-    for folded, entry in listed.items():
+    whose: dict[str, str] = {}
+    for folded, entry in sorted(listed.items(), key=lambda each: each[1].alias_of is not None):
         came_as = CameAs.JOINER if entry.address.rpartition("@")[2] in settled else CameAs.IMPORT
-        _compare(source, entry, known.get(folded), rules, now, came_as, changes)
+        main = None if entry.alias_of is None else whose.get(entry.alias_of.lower())
+        whose[folded] = _compare(source, entry, known.get(folded), main, rules, now, came_as, changes)
     own = [row for row in known.values() if row.source == source and row.left_at is None]
     # A record that could not be used is still the source's word that the mailbox is there.
     spoken = listed.keys() | {text.strip().lower() for text, _ in reading.rejected}
@@ -179,25 +181,29 @@ def _compare(
     source: str,
     entry: Entry,
     row: StoredMailbox | None,
+    main: str | None,
     rules: Rules,
     now: datetime,
     came_as: CameAs,
     changes: _Changes,
-) -> None:
+) -> str:
+    """Note what is new of a mailbox, and return whose keys its keys are from then on. For an alias that is, as a rule,
+    ``main``: whose those of its mailbox are.
+    """
     if row is None:
-        changes.joined.append(_new_row(source, entry, entry.principal(source), came_as, now))
-        return
+        changes.joined.append(_new_row(source, entry, main or entry.principal(source), came_as, now))
+        return changes.joined[-1].principal
     takes_over = row.source != source
     if takes_over and row.is_present and rules.configured(row):
-        return  # two sources list it: it stays with the one that had it first
+        return row.principal  # two sources list it: it stays with the one that had it first
     if row.left_at is not None:
-        principal = _principal_after(source, entry, row, now)
+        principal = main or _principal_after(source, entry, row, now)
         changes.rejoined.append(_new_row(source, entry, principal, CameAs.JOINER, now))
-        return
-    if not takes_over and None not in {row.person_id, entry.id} and row.person_id != entry.id:
-        after = _new_row(source, entry, entry.principal(source), CameAs.JOINER, now)
+        return principal
+    if not takes_over and _is_another_s(row, entry):
+        after = _new_row(source, entry, main or entry.principal(source), CameAs.JOINER, now)
         changes.moved.append((row, dataclasses.replace(after, handed_over_at=now)))
-        return
+        return after.principal
     # Nobody can tell whether another source means the same person, so it does; and one who is known from now on is
     # taken for the one who was there all the time. The principal stays: keys are sealed for it.
     after = dataclasses.replace(
@@ -207,6 +213,8 @@ def _compare(
         person_name=entry.name,
         groups=entry.groups,
         missing_since=None,
+        aliases=entry.aliases,
+        alias_of=entry.alias_of,
     )
     if row.missing_since is not None and not takes_over:
         changes.returned.append(after)
@@ -214,6 +222,16 @@ def _compare(
         changes.changed[row.folded] = after
     if entry.address != row.address:
         changes.respelled.append((row.address, entry.address))
+    return after.principal
+
+
+def _is_another_s(row: StoredMailbox, entry: Entry) -> bool:
+    """Whether it belongs to another person than before. Where none is known by name, an alias is whose its mailbox is,
+    and what becomes an alias, or another mailbox's, has to be taken for somebody else's.
+    """
+    if row.person_id is not None and entry.id is not None:
+        return row.person_id != entry.id
+    return (row.alias_of or "").lower() != (entry.alias_of or "").lower()
 
 
 def _new_row(source: str, entry: Entry, principal: str, came_as: CameAs, now: datetime) -> StoredMailbox:
@@ -228,6 +246,8 @@ def _new_row(source: str, entry: Entry, principal: str, came_as: CameAs, now: da
         groups=entry.groups,
         came_as=came_as,
         first_seen_at=now,
+        aliases=entry.aliases,
+        alias_of=entry.alias_of,
     )
 
 

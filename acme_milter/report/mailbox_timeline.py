@@ -44,6 +44,7 @@ _STEPS: Mapping[str, str | None] = {
     "ReplyHandedOver": None,
     "ChallengePosted": None,
     "AuthorizationValid": "authority convinced",
+    "NextIdentifier": "authority convinced of one address, the next one's turn",
     "FinalizeSent": None,
     "CertificateReady": None,
     "CertificateIssued": None,

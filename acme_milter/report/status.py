@@ -66,7 +66,8 @@ def status(
 def _mailboxes(connection: sa.Connection, config: Config, wanted: Sequence[str] | None) -> Row:
     rows = overview.latest_of_each_mailbox(connection, wanted)
     enrolled = {row.address for row in rows}
-    never = sorted(address for address in (wanted or config.managed()) if address not in enrolled)
+    known = wanted or [member.address for member in config.members.values()]
+    never = sorted(address for address in known if address not in enrolled)
     return {
         "mailboxes": [enrollment_row(row) for row in rows],
         "never_enrolled": never,

@@ -17,6 +17,7 @@ from acme_milter.enrollment.staging import is_staging
 from acme_milter.mailboxes.asking import ask_about
 from acme_milter.mailboxes.record import ONCE_ASKED_FOR, CameAs
 from acme_milter.mailboxes.verification import UNKNOWN_MAILBOX, Deliverability, Verdict
+from acme_milter.report.aliases import in_their_certificate, on_aliases, on_delivery_of_aliases
 from acme_milter.report.member import Known, look_up
 from acme_milter.report.rows import Row
 from acme_milter.store import enrollments, holds, joiners, pauses, timeline
@@ -68,6 +69,10 @@ def why(connection: sa.Connection, config: Config, now: datetime, *, address: st
     reason, verdict = why_of(config, now, story), _verdict(config, story.known)
     if verdict is not None:
         reason = dataclasses.replace(reason, text=reason.text + _on_delivery(reason, verdict, story))
+    aliases = in_their_certificate(config, story.known)
+    if verdict is not None and aliases:
+        more = on_delivery_of_aliases(ask_about(config, aliases, PATIENCE))
+        reason = dataclasses.replace(reason, text=reason.text + more)
     return {
         "schema": SCHEMA,
         "address": story.known.address,
@@ -133,9 +138,14 @@ def _lacks(in_use: Sequence[CertificateLine]) -> KeyUsageKind | None:
 
 def why_of(config: Config, now: datetime, story: Story) -> Why:
     """The first reason that applies, of those that explain the most."""
-    known = story.known
-    if known.member is None:
+    if story.known.member is None:
         return _not_managed(config, story)
+    reason = _why_of_mailbox(now, story)
+    return dataclasses.replace(reason, text=reason.text + on_aliases(config, story.known))
+
+
+def _why_of_mailbox(now: datetime, story: Story) -> Why:
+    known = story.known
     open_order = next((order for order in story.in_earnest if order.is_open), None)
     if open_order is not None:
         return _under_way(now, story, open_order)
@@ -146,6 +156,10 @@ def why_of(config: Config, now: datetime, story: Story) -> Why:
 
 def _not_managed(config: Config, story: Story) -> Why:
     known, sourced = story.known, story.known.sourced
+    alias = config.alias(known.address)
+    if alias is not None:
+        text = f"{known.address} is an alias of {alias.alias_of}, in whose certificate it is."
+        return Why("alias", text, f"acme-milter mailbox why {alias.alias_of}")
     still = (
         "" if story.current is None else f" It still has a certificate, valid until {story.current.not_after:%Y-%m-%d}."
     )

@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.store.schema import challenge_mail as table
-from acme_milter.store.schema import doubt
+from acme_milter.store.schema import doubt, outbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,20 @@ def digests_of(connection: sa.Connection, enrollment_id: str) -> frozenset[bytes
     """Digests of the tokens that were answered for this enrollment."""
     rows = connection.execute(sa.select(table.c.token_digest).where(table.c.enrollment_id == enrollment_id))
     return frozenset(row.token_digest for row in rows)
+
+
+def digests_by_address(connection: sa.Connection, enrollment_id: str) -> dict[str, frozenset[bytes]]:
+    """As `digests_of`, of an order for several addresses: by the address, folded, that the reply was from."""
+    found: dict[str, frozenset[bytes]] = {}
+    rows = connection.execute(
+        sa.select(outbox.c.envelope_sender, table.c.token_digest)
+        .join(outbox, outbox.c.challenge_mail_id == table.c.id)
+        .where(table.c.enrollment_id == enrollment_id)
+    )
+    for row in rows:
+        folded = row.envelope_sender.lower()
+        found[folded] = found.get(folded, frozenset()) | {row.token_digest}
+    return found
 
 
 def of_enrollment(connection: sa.Connection, enrollment_id: str) -> list[StoredChallengeMail]:

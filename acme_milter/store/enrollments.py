@@ -2,14 +2,16 @@
 """Queries on enrollments. Each takes the connection of a transaction that the caller opened."""
 
 import dataclasses
+import json
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from acme_milter.certificate.usage import KeyUsageKind
-from acme_milter.enrollment.model import OPEN_STATES, Cause, Enrollment, State
+from acme_milter.enrollment.model import OPEN_STATES, Cause, Enrollment, Proof, State
 from acme_milter.store import renewals
 from acme_milter.store.schema import enrollment as table
 
@@ -30,6 +32,8 @@ def _from_row(row: sa.Row[tuple[Any, ...]]) -> Enrollment:
     values["state"] = State(values["state"])
     values["cause"] = Cause(values["cause"])
     values["usage"] = KeyUsageKind(values["usage"])
+    values["aliases"] = () if values["aliases"] == "[]" else tuple(json.loads(values["aliases"]))
+    values["proofs"] = () if values["proofs"] == "[]" else tuple(Proof(*one) for one in json.loads(values["proofs"]))
     return Enrollment(**values)
 
 
@@ -38,6 +42,8 @@ def _to_values(enrollment: Enrollment) -> dict[str, object]:
     values["state"] = enrollment.state.value
     values["cause"] = enrollment.cause.value
     values["usage"] = enrollment.usage.value
+    values["aliases"] = json.dumps(enrollment.aliases, ensure_ascii=False)
+    values["proofs"] = json.dumps([dataclasses.astuple(proof) for proof in enrollment.proofs], ensure_ascii=False)
     return values
 
 
@@ -113,6 +119,20 @@ def of_mailbox(connection: sa.Connection, address: str) -> list[Enrollment]:
         sa.select(*_COLUMNS).where(table.c.address == address).order_by(table.c.opened_at.desc(), table.c.id)
     )
     return [_from_row(row) for row in rows]
+
+
+_BEGUN = [state.value for state in sorted(OPEN_STATES - {State.PLANNED})]
+
+
+def address_in_another_order(connection: sa.Connection, mine: Enrollment, aliases: Sequence[str]) -> str | None:
+    """An address, of the enrollment's and these, that another order of the same authority is for that has begun."""
+    wanted = {address.lower() for address in (mine.address, *aliases)}
+    begun = sa.and_(table.c.authority == mine.authority, table.c.state.in_(_BEGUN), table.c.id != mine.id)
+    with_aliases = sa.select(table.c.aliases).where(begun, table.c.aliases != "[]")
+    taken = [address for text in connection.execute(with_aliases).scalars() for address in json.loads(text)]
+    if aliases:
+        taken += connection.execute(sa.select(table.c.address).where(begun, table.c.address.in_(aliases))).scalars()
+    return next((address for address in taken if address.lower() in wanted), None)
 
 
 # Built once: putting a statement together costs more than running it.

@@ -25,7 +25,8 @@ _UNFINISHED = OPEN_STATES - {State.FINALIZING, State.ISSUED}
 class StoredMailbox:
     """``folded`` is the address in lower case; ``principal`` whose keys its keys are; ``person_id`` what the source
     calls the person at present. ``came_as`` is a mailboxes.record.CameAs. Missing: its source does not list it since;
-    left: it is not managed any more. Handed over: it became another person's then.
+    left: it is not managed any more. Handed over: it became another person's then. ``alias_of`` is the mailbox whose
+    alias it is, which may have ``aliases``, too.
     """
 
     address: str
@@ -41,6 +42,8 @@ class StoredMailbox:
     missing_since: datetime | None = None
     left_at: datetime | None = None
     handed_over_at: datetime | None = None
+    aliases: tuple[str, ...] = ()
+    alias_of: str | None = None
 
     @property
     def is_present(self) -> bool:
@@ -136,6 +139,7 @@ def respell(connection: sa.Connection, old: str, new: str) -> None:
     """
     for known in (enrollment, certificate, renewal, bulk_item, delivery, table):
         connection.execute(known.update().where(known.c.address == old).values(address=new))
+    connection.execute(table.update().where(table.c.alias_of == old).values(alias_of=new))
 
 
 def astray(connection: sa.Connection, limit: int) -> list[Astray]:
@@ -181,10 +185,12 @@ def has_open_enrollment(connection: sa.Connection, address: str) -> bool:
 def _to_values(row: StoredMailbox) -> dict[str, Any]:
     values = {column.name: getattr(row, column.name) for column in table.columns}
     values["groups"] = json.dumps(sorted(row.groups))
+    values["aliases"] = json.dumps(row.aliases, ensure_ascii=False)
     return values
 
 
 def _from_row(row: sa.Row[Any]) -> StoredMailbox:
     values = row._asdict()
     values["groups"] = _NO_GROUPS if values["groups"] == "[]" else frozenset(json.loads(values["groups"]))
+    values["aliases"] = () if values["aliases"] == "[]" else tuple(json.loads(values["aliases"]))
     return StoredMailbox(**values)

@@ -104,7 +104,7 @@ class Answerer:
                 Event.LIBRARY_MESSAGE, message="token_join matters", authority=enrollment.authority, octets=octets
             )
         token = join_token(part1, self._vault.unseal_token(enrollment.id, enrollment.token_part2), joining)
-        identifier = Mailbox.parse(enrollment.address, allow_utf8=True)
+        identifier = Mailbox.parse(enrollment.at_hand, allow_utf8=True)
         return compose_reply(
             admission.mail,
             identifier=identifier,

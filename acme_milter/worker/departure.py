@@ -110,7 +110,7 @@ class DepartureWatch:
             return
         config, groups, over = self._config(), dict[Way, list[Followed]](), []
         for reply in there:
-            policy = config.policy_for(reply.address)
+            policy = config.policy_for(reply.envelope_sender)
             if policy is None or reply.state not in CHALLENGED_STATES:
                 over.append(reply.id)
             else:

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """From a mailbox's orders in the store to what the gate may expect of a challenge mail."""
 
+import dataclasses
 from datetime import datetime, timedelta
+
+import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.gate import CHALLENGE_LIFETIME, Expectation
-from acme_milter.enrollment.model import Enrollment
+from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.protocol.mailbox import Mailbox
 from acme_milter.store import challenge_mails, enrollments
 from acme_milter.store.database import Database
@@ -20,12 +23,42 @@ def expectations_of(database: Database, config: Config, mailbox: str, now: datet
     """
     with database.read() as connection:
         return [
-            _expectation(enrollment, challenge_mails.digests_of(connection, enrollment.id), config, began_at)
-            for enrollment in enrollments.of_mailbox(connection, mailbox)
+            _expectation_at(connection, enrollment, mailbox, config, began_at)
+            for enrollment in _orders_for(connection, config, mailbox)
             if (began_at := enrollment.began_ordering_at) is not None
             and began_at >= now - RELEVANT_FOR
             and enrollment.authority in config.authorities
         ]
+
+
+def answered_of(connection: sa.Connection, enrollment: Enrollment, mailbox: str) -> frozenset[bytes]:
+    """Digests of the tokens that were answered for this address of the order."""
+    if not enrollment.aliases:
+        return challenge_mails.digests_of(connection, enrollment.id)
+    return challenge_mails.digests_by_address(connection, enrollment.id).get(mailbox.lower(), frozenset())
+
+
+def _orders_for(connection: sa.Connection, config: Config, mailbox: str) -> list[Enrollment]:
+    """The mailbox's own, and those in which it is an alias."""
+    alias = config.alias(mailbox)
+    others = [] if alias is None else enrollments.of_mailbox(connection, alias.alias_of or "")
+    named = [each for each in others if mailbox.lower() in {address.lower() for address in each.aliases}]
+    return enrollments.of_mailbox(connection, mailbox) + named
+
+
+def _expectation_at(
+    connection: sa.Connection, enrollment: Enrollment, mailbox: str, config: Config, began_at: datetime
+) -> Expectation:
+    """Of an order for several addresses, for which each address is an order of its own: one whose turn is to come is
+    about to be placed, and one that is proven is over.
+    """
+    answered, folded = answered_of(connection, enrollment, mailbox), mailbox.lower()
+    if enrollment.aliases and enrollment.is_open and folded != enrollment.at_hand.lower():
+        past = enrollment.proofs[: enrollment.place_at_hand] if enrollment.proofs else ()
+        proof = next((proof for proof in past if proof.address.lower() == folded), None)
+        state, sender = (State.ORDERING, None) if proof is None else (State.FINALIZING, proof.sender)
+        enrollment = dataclasses.replace(enrollment, state=state, challenge_sender=sender)
+    return _expectation(enrollment, answered, config, began_at)
 
 
 def _expectation(enrollment: Enrollment, answered: frozenset[bytes], config: Config, began_at: datetime) -> Expectation:

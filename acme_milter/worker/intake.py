@@ -32,7 +32,7 @@ from acme_milter.store import audit, challenge_mails, enrollments, outbox
 from acme_milter.store.database import Database, in_words
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.dkim_verifier import DkimVerifier
-from acme_milter.worker.expectations import expectations_of
+from acme_milter.worker.expectations import answered_of, expectations_of
 from acme_milter.worker.smime_verifier import SmimeVerifier
 
 PATIENCE = 0.75
@@ -200,8 +200,10 @@ class Intake:
             enrollment = enrollments.get(connection, admission.expected.enrollment_id)
             if enrollment is None or enrollment.state not in CHALLENGED_STATES:
                 raise Stopped("G10", Outcome.DELIVER_AND_ALERT, Reason.UNSOLICITED, "the order has just ended")
+            if enrollment.aliases and enrollment.at_hand.lower() != admission.mailbox.lower():
+                raise Stopped("G10", Outcome.TRY_LATER, Reason.ORDER_NOT_KNOWN_YET, "another address's turn has begun")
             # Again, on what is true now: the same mail may be at two hosts, and several may come at once.
-            answered = challenge_mails.digests_of(connection, enrollment.id)
+            answered = answered_of(connection, enrollment, admission.mailbox)
             gate.check_answers(admission.mail, dataclasses.replace(admission.expected, answered=answered))
             stored, entry = self._answerer.answer(
                 connection, enrollment, admission, queue_id=candidate.envelope.queue_id, now=now

@@ -96,6 +96,7 @@ class Issuance:
             issued = check_issued(
                 chain_pem,
                 address=enrollment.address,
+                aliases=enrollment.aliases,
                 public_key_spki=public_key_spki,
                 now=self.desk.clock(),
                 trust_roots=self._trust_roots(enrollment),
@@ -137,15 +138,15 @@ class Issuance:
 
     def clean_up(self, enrollment: Enrollment) -> Step:
         """T26: a valid authorization left lying about would let a thief of the account key order without a mail."""
-        try:
-            if enrollment.authorization_url is not None:
-                self.desk.client(enrollment).deactivate_authorization(enrollment.authorization_url)
-        except AcmeError as error:
-            if error.temporary and enrollment.attempts < CLEANUP_ATTEMPTS:
-                raise
-        except AuthorityUnusable:  # not configured any more, perhaps
-            if enrollment.attempts < CLEANUP_ATTEMPTS:
-                raise
+        for url in enrollment.authorization_urls:
+            try:
+                self.desk.client(enrollment).deactivate_authorization(url)
+            except AcmeError as error:
+                if error.temporary and enrollment.attempts < CLEANUP_ATTEMPTS:
+                    raise
+            except AuthorityUnusable:  # not configured any more, perhaps
+                if enrollment.attempts < CLEANUP_ATTEMPTS:
+                    raise
         if is_staging(enrollment.authority):
             return Step(Rehearsed())
         now = self.desk.clock()

@@ -77,8 +77,8 @@ class Leaving:
                 found = mailboxes.astray(connection, AT_ONCE)
             done = self._end_some(found) if found else []
             for enrollment in done:
-                if enrollment.authorization_url is not None and enrollment.state is State.CANCELLED:
-                    self._giving_back.submit(self._give_back, enrollment, enrollment.authorization_url)
+                for url in enrollment.authorization_urls if enrollment.state is State.CANCELLED else ():
+                    self._giving_back.submit(self._give_back, enrollment, url)
             ended += len(done)
             if not done:  # all done, or each of them was moved on just now: the next round looks again
                 return ended

@@ -142,9 +142,9 @@ class OrderDriver:
 
         def give_back() -> None:
             # Otherwise the authority could hand the dead authorization back with the next order (F-20).
-            with contextlib.suppress(AcmeError, KeydUnavailable, KeydRefused, AuthorityUnusable):
-                if enrollment.authorization_url is not None:
-                    self._desk.client(enrollment).deactivate_authorization(enrollment.authorization_url)
+            for url in enrollment.authorization_urls:
+                with contextlib.suppress(AcmeError, KeydUnavailable, KeydRefused, AuthorityUnusable):
+                    self._desk.client(enrollment).deactivate_authorization(url)
 
         now = self._desk.clock()
 

@@ -73,7 +73,7 @@ class Reloader:
         log_event(
             Event.CONFIG_LOADED,
             file=new.path,
-            mailboxes=len(current.managed()),
+            mailboxes=len(current.members),
             domains=len(new.domains),
             authorities=len(new.authorities),
             sources=len(new.sources),

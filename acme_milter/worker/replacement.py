@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a renewal takes over from the certificate that it replaces: its name at the authority, and perhaps its key."""
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import sqlalchemy as sa
@@ -42,10 +43,10 @@ def refuses_replacement(refused: ServerRefused) -> bool:
     return refused.kind in _UNWANTED or status in {HTTPStatus.CONFLICT, HTTPStatus.NOT_FOUND}
 
 
-def key_to_reuse(database: Database, enrollment: Enrollment, policy: Policy) -> str | None:
+def key_to_reuse(database: Database, enrollment: Enrollment, policy: Policy, aliases: Sequence[str] = ()) -> str | None:
     """The replaced certificate's key, where the policy keeps keys and this one may be kept; None: make a new one.
 
-    Never another person's key, another algorithm's, one whose request is for another address or another use, one that
+    Never another person's key, another algorithm's, one whose request is for other addresses or another use, one that
     is here no more, or a compromised one. Of a key that never was here the request serves again (custody csr).
     """
     if policy.renewal.key != "reuse":
@@ -58,7 +59,7 @@ def key_to_reuse(database: Database, enrollment: Enrollment, policy: Policy) -> 
         fits = key.principal == enrollment.principal and _is_ours_to_use(key, policy)
         fits = fits and csr_usage(key.csr) is enrollment.usage
         # The certificate's row follows when the mailbox is spelled anew; the request is signed and does not.
-        fits = fits and csr_is_for(key.csr, enrollment.address)
+        fits = fits and csr_is_for(key.csr, enrollment.address, *aliases)
         compromised = _is_compromised(connection, stored) or _is_replaced_as_compromised(connection, enrollment)
         return key.id if fits and not compromised else None
 

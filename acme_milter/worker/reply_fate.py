@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from acme_milter.enrollment.model import Enrollment
 from acme_milter.store.departures import Departure
 from acme_milter.store.outbox import OutboxEntry
 
@@ -25,6 +26,11 @@ class Wait:
 
     until: datetime | None
     why: str | None = None
+
+
+def is_at_hand(enrollment: Enrollment, entry: OutboxEntry) -> bool:
+    """Whether a reply is for the address that is being proven, of an order for several."""
+    return not enrollment.aliases or entry.envelope_sender.lower() == enrollment.at_hand.lower()
 
 
 def fate_of(entries: Sequence[OutboxEntry], now: datetime) -> Wait | None:

@@ -20,7 +20,7 @@ from acme_milter.store import audit, enrollments, outbox
 from acme_milter.store.database import Database
 from acme_milter.store.outbox import OutboxEntry
 from acme_milter.worker.authorities import Authorities
-from acme_milter.worker.reply_fate import NOBODY_LOOKS
+from acme_milter.worker.reply_fate import NOBODY_LOOKS, is_at_hand
 from acme_milter.worker.vault import Vault
 
 LEASE = timedelta(minutes=5)
@@ -70,12 +70,14 @@ class Responder:
             return
         if enrollment.state not in CHALLENGED_STATES:
             self._give_up(entry, f"the order is over ({enrollment.state})")
+        elif not is_at_hand(enrollment, entry):
+            self._give_up(entry, f"the authority is convinced of {entry.envelope_sender} already")
         elif enrollment.authority not in self.config().authorities:
             self._give_up(entry, f"authority {enrollment.authority} is not configured any more")
         elif now - entry.created_at > PATIENCE:
             self._give_up(entry, entry.last_error or "nothing came of it in time")
         elif entry.handover_began_at is None or self._may_repeat(entry, entry.handover_began_at, enrollment):
-            self._hand_over(entry, enrollment.address)
+            self._hand_over(entry, enrollment.at_hand)
 
     def _may_repeat(self, entry: OutboxEntry, began_at: datetime, enrollment: Enrollment) -> bool:
         """F-25: the process died, or the line broke, while Postfix may have taken the reply.
@@ -148,7 +150,8 @@ class Responder:
                 ):
                     return
                 enrollment = enrollments.get(connection, entry.enrollment_id)
-                if enrollment is not None and enrollment.state in CHALLENGED_STATES:
+                moves = enrollment is not None and is_at_hand(enrollment, entry)
+                if enrollment is not None and moves and enrollment.state in CHALLENGED_STATES:
                     authority = self.config().authorities[enrollment.authority]
                     # The reply needs time to reach the authority: some read their mailbox only once, at the POST.
                     pause = max(authority.post_delay, NOBODY_LOOKS) if followed else authority.post_delay

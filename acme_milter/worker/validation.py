@@ -6,6 +6,8 @@ import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 
+import sqlalchemy as sa
+
 from acme_milter.acme.authorization import ChallengeStatus
 from acme_milter.acme.order import Order
 from acme_milter.acme.problem import ServerRefused
@@ -14,7 +16,6 @@ from acme_milter.config.sources import LIST
 from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX, step_delay
 from acme_milter.enrollment.model import Enrollment
 from acme_milter.enrollment.state_machine import (
-    AuthorizationValid,
     ChallengeKnown,
     ChallengePosted,
     Deferred,
@@ -26,13 +27,15 @@ from acme_milter.mailboxes.verification import Deliverability
 from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
 from acme_milter.store import mailbox_keys, outbox
 from acme_milter.store.mailbox_keys import StoredMailboxKey
+from acme_milter.store.outbox import OutboxEntry
 from acme_milter.worker.authorities import AuthorityUnusable
 from acme_milter.worker.caa import Permission
 from acme_milter.worker.clock_watch import WRONG
 from acme_milter.worker.custody import wanted_request
+from acme_milter.worker.identifiers import Identifiers, proofs_of, proven, told_apart
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.replacement import key_to_reuse, refuses_replacement, replaced_id
-from acme_milter.worker.reply_fate import Bounced, fate_of
+from acme_milter.worker.reply_fate import Bounced, fate_of, is_at_hand
 from acme_milter.worker.step import OrderDied, Step, check_alive
 
 POSTFIX_ANSWERS = timedelta(seconds=2)
@@ -52,6 +55,10 @@ class Validation:
 
     desk: OrderDesk
 
+    @property
+    def identifiers(self) -> Identifiers:
+        return Identifiers(self.desk)
+
     def begin(self, enrollment: Enrollment) -> Step:
         """K1 to K4: the mailbox key is stored, sealed, before anything is ordered."""
         policy = self.desk.config().policy_for(enrollment.address)
@@ -69,13 +76,19 @@ class Validation:
         not_yet = self._wait_for_caa(enrollment)
         if not_yet is not None:
             return not_yet
+        aliases = self.identifiers.choose(enrollment, policy)
+        if isinstance(aliases, Step):
+            return aliases
         now = self.desk.clock()
-        kept = enrollment.key_id if brought else key_to_reuse(self.desk.database, enrollment, policy)
+        kept = enrollment.key_id if brought else key_to_reuse(self.desk.database, enrollment, policy, aliases)
         if kept is not None:
-            return Step(OrderingBegan(key_id=kept, began_ordering_at=now, account_id=account.id))
+            return Step(
+                OrderingBegan(key_id=kept, began_ordering_at=now, account_id=account.id, aliases=aliases),
+                also=lambda connection: self.identifiers.reserve(connection, enrollment, aliases),
+            )
         key_id = uuid.uuid4().hex
         made = self.desk.keyd.new_mailbox_key(
-            key_id, enrollment.principal, policy.certificate.key, [enrollment.address], enrollment.usage
+            key_id, enrollment.principal, policy.certificate.key, [enrollment.address, *aliases], enrollment.usage
         )
         key = StoredMailboxKey(
             id=key_id,
@@ -86,10 +99,13 @@ class Validation:
             csr=made.csr,
             created_at=now,
         )
-        return Step(
-            OrderingBegan(key_id=key_id, began_ordering_at=now, account_id=account.id),
-            also=lambda connection: mailbox_keys.insert(connection, key),
-        )
+
+        def keep(connection: sa.Connection) -> None:
+            self.identifiers.reserve(connection, enrollment, aliases)
+            mailbox_keys.insert(connection, key)
+
+        began = OrderingBegan(key_id=key_id, began_ordering_at=now, account_id=account.id, aliases=aliases)
+        return Step(began, also=keep)
 
     def _wait_for_request(self, enrollment: Enrollment, policy: Policy) -> Step | None:
         """custody: csr: the key is the mailbox's own business. A request that it has brought before may serve again."""
@@ -153,8 +169,7 @@ class Validation:
         """RFC 8555 §7.4. A lost answer leads to a second newOrder; authorities may hand the same order back."""
         order = self._new_order(enrollment)
         check_alive(order)
-        if len(order.authorizations) != 1:
-            raise OrderDied(f"the order has {len(order.authorizations)} authorizations instead of one", again=False)
+        proofs = proofs_of(enrollment, order)
         assert order.finalize is not None  # an order that is not invalid has it
         return Step(
             OrderPlaced(
@@ -162,6 +177,7 @@ class Validation:
                 order_expires_at=order.expires,
                 authorization_url=order.authorizations[0],
                 finalize_url=order.finalize,
+                proofs=proofs,
             )
         )
 
@@ -171,19 +187,20 @@ class Validation:
         profile = self.desk.profile(enrollment)
         replaces = replaced_id(self.desk.database, enrollment) if authority.use_ari else None
         if replaces is None or client.network.directory().renewal_info is None:
-            return client.new_order(enrollment.address, profile=profile)
+            return client.new_order(enrollment.address, profile=profile, aliases=enrollment.aliases)
         try:
-            return client.new_order(enrollment.address, profile=profile, replaces=replaces)
+            return client.new_order(enrollment.address, profile=profile, replaces=replaces, aliases=enrollment.aliases)
         except ServerRefused as refused:
             if not refuses_replacement(refused):
                 raise
-        return client.new_order(enrollment.address, profile=profile)
+        return client.new_order(enrollment.address, profile=profile, aliases=enrollment.aliases)
 
     def read_authorization(self, enrollment: Enrollment) -> Step:
         """RFC 8823 §3 step 3: learn token-part2 and the sender of the challenge mail to come."""
         found = self.desk.authorization(enrollment)
+        enrollment = told_apart(enrollment, found)
         if found.status == "valid":  # RFC 8555 §7.4: nothing to prove, so no mail will come
-            return Step(AuthorizationValid())
+            return proven(enrollment)
         challenge = found.challenge
         if challenge is None:
             raise OrderDied("the authority offers no email-reply-00 challenge for this address", again=False)
@@ -203,6 +220,8 @@ class Validation:
                 challenge_url=challenge.url,
                 challenge_sender=str(sender),
                 token_part2=self.desk.vault.seal_token(enrollment.id, challenge.token_part2),
+                proving=enrollment.proving,
+                proofs=enrollment.proofs,
                 next_attempt_at=now + look_again,
             )
         )
@@ -212,7 +231,7 @@ class Validation:
         authority = self.desk.authority(enrollment)
         found = self.desk.authorization(enrollment)
         if found.status == "valid":
-            return Step(AuthorizationValid())
+            return proven(enrollment)
         error = self.desk.clock_error(enrollment)
         now = self.desk.clock() - error
         if authority.challenge_trigger != "reply-first" and enrollment.challenge_posted_at is None:
@@ -228,8 +247,7 @@ class Validation:
 
     def wait_for_outbox(self, enrollment: Enrollment) -> Step:
         """The responder does the work; what keeps it from it is shown here, and ends here when it gave up."""
-        with self.desk.database.read() as connection:
-            entries = outbox.of_enrollment(connection, enrollment.id)
+        entries = self._replies(enrollment)
         errors = [entry.last_error for entry in entries if entry.last_error is not None]
         if all(entry.next_attempt_at is None for entry in entries):
             raise OrderDied(f"the reply could not be handed to Postfix: {errors[-1] if errors else 'none'}", again=True)
@@ -248,7 +266,7 @@ class Validation:
         now = self.desk.clock()
         found = self.desk.authorization(enrollment)
         if found.status == "valid":
-            return Step(AuthorizationValid())
+            return proven(enrollment)
         untouched = found.challenge is not None and found.challenge.status is ChallengeStatus.PENDING
         if enrollment.challenge_posted_at is not None and not untouched:
             return Step(ChallengePosted(challenge_posted_at=enrollment.challenge_posted_at))
@@ -257,8 +275,7 @@ class Validation:
 
     def _wait_for_departure(self, enrollment: Enrollment) -> Step | None:
         """Whoever follows the reply calls for this step at once; what is in the reply's way is shown meanwhile."""
-        with self.desk.database.read() as connection:
-            entries = outbox.of_enrollment(connection, enrollment.id)
+        entries = self._replies(enrollment)
         now = self.desk.clock()
         try:
             wait = fate_of(entries, now)
@@ -273,8 +290,13 @@ class Validation:
         """RFC 8823 §3 step 8."""
         found = self.desk.authorization(enrollment)
         if found.status == "valid":
-            return Step(AuthorizationValid())
+            return proven(enrollment)
         return self.desk.look_again(enrollment, found.retry_after)
+
+    def _replies(self, enrollment: Enrollment) -> list[OutboxEntry]:
+        """Those of the address at hand."""
+        with self.desk.database.read() as connection:
+            return [entry for entry in outbox.of_enrollment(connection, enrollment.id) if is_at_hand(enrollment, entry)]
 
     def _respond(self, enrollment: Enrollment) -> None:
         assert enrollment.challenge_url is not None

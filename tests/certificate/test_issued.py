@@ -241,3 +241,22 @@ def test_a_refusal_quotes_nothing_the_ca_sent(pki: Pki) -> None:
         with pytest.raises(CertificateRefused) as caught:
             check(pki, chain)
         assert "canary" not in str(caught.value).lower()
+
+
+ALIAS = "a.smith@example.org"
+
+
+def test_with_aliases_the_certificate_is_for_exactly_these_in_any_order(pki: Pki) -> None:
+    check_both = partial(check_issued, address=ADDRESS, aliases=[ALIAS], public_key_spki=pki.spki, now=NOW)
+    mine, theirs = x509.RFC822Name(ADDRESS), x509.RFC822Name(ALIAS)
+    assert check_both(pki.chain(named(mine, theirs))).subject_address == ADDRESS
+    assert check_both(pki.chain(named(theirs, mine)))
+    for names, fault in (
+        ([mine], CertificateFault.WRONG_NAME),
+        ([theirs], CertificateFault.WRONG_NAME),
+        ([mine, theirs, x509.RFC822Name("bob@example.org")], CertificateFault.EXTRA_NAME),
+        ([mine, theirs, theirs], CertificateFault.EXTRA_NAME),
+    ):
+        with pytest.raises(CertificateRefused) as caught:
+            check_both(pki.chain(named(*names)))
+        assert caught.value.reason is fault

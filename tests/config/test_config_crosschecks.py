@@ -131,3 +131,33 @@ def test_what_signed_challenges_rest_on_has_to_be_certificates(tmp_path: Path) -
     with pytest.raises(ConfigFaults) as caught:
         load(path, files=True)
     assert "signers.pem holds no certificates (PEM)" in str(caught.value.faults[0])
+
+
+ALIAS_FAULTS = {
+    "of nobody": ("bob@example.org: [b@example.org]", "is not in this domain's mailboxes.list: 'bob@example.org'"),
+    "listed": ("alice@example.org: [Carol@example.org]", "is a mailbox that is listed itself: carol@example.org"),
+    "of two": (
+        "alice@example.org: [a@example.org], carol@example.org: [A@example.org]",
+        "is an alias of alice@example.org already: A@example.org",
+    ),
+    "elsewhere": ("alice@example.org: [a@example.net]", "is in no configured domain: 'a@example.net'"),
+    "no address": ("alice@example.org: [a]", "is no mail address: 'a' (did you mean a@example.org?)"),
+    "owner elsewhere": ("alice@example.net: [a@example.org]", "is not in this domain: 'alice@example.net'"),
+}
+
+
+@pytest.mark.parametrize("case", ALIAS_FAULTS)
+def test_an_alias_belongs_to_one_listed_mailbox_and_a_configured_domain(case: str) -> None:
+    written, message = ALIAS_FAULTS[case]
+    text = f"""\
+version: 1
+authorities: {{ca: {{directory: "https://ca.example/", agree_tos: true}}}}
+domains:
+  example.org:
+    mailboxes:
+      list: [alice@example.org, carol@example.org]
+      aliases: {{{written}}}
+"""
+    (fault,) = faults_of(text)
+    assert fault.startswith("7: domains.example.org.mailboxes.aliases.")
+    assert fault.endswith(message)

@@ -18,7 +18,16 @@ KEPT = "kept.example"
 PAIRS = "pairs.example"
 BROUGHT = "brought.example"
 SIGNED = "signed.example"
+SHARED = "shared.example"
+APART = "apart.example"
 INTERNATIONALIZED = "xn--mller-kva.example"  # müller.example
+
+
+def with_aliases(domain: str, mode: str) -> dict[str, object]:
+    """user0 has two aliases, of which one is in the other one's domain where the certificate is the same."""
+    other = f"user2@{domain}" if mode == "own_certificate" else f"user9@{APART}"
+    aliases = {f"user0@{domain}": [f"user1@{domain}", other]}
+    return {"certificate": {"aliases": mode}, "mailboxes": {"list": [f"user0@{domain}"], "aliases": aliases}}
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +44,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             SIGNED: few,
             PAIRS: few,
             BROUGHT: few,
+            SHARED: few,
+            APART: few,
             INTERNATIONALIZED: ["jürgen", "用户", "plain"],
         },
         reply_dkim="relay",
@@ -49,6 +60,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             SIGNED: {"authorities": ["signed"]},
             PAIRS: {"certificate": {"layout": "dual", "key": "rsa2048"}},  # what openssl smime encrypts to
             BROUGHT: {"custody": "csr"},
+            SHARED: with_aliases(SHARED, "same_certificate"),
+            APART: with_aliases(APART, "own_certificate"),
         },
         testca_options={"options": ["--first-pause", "0.3"]},
         postfix_options={"aliases": {"alias@org.example": ["user0@org.example", "user1@org.example"]}},

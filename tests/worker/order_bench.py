@@ -79,7 +79,9 @@ class BenchClock(Clock):
 
 
 class OrderBench:
-    """`mailboxes` is how many there are; the rest changes the configuration: `others` adds authorities by name."""
+    """`mailboxes` is how many there are, `aliases` how many further addresses the first of them has; the rest changes
+    the configuration: `others` adds authorities by name.
+    """
 
     def __init__(
         self,
@@ -88,6 +90,7 @@ class OrderBench:
         pool: ArithmeticPool,
         *,
         mailboxes: int = 1,
+        aliases: int = 0,
         authority: Mapping[str, object] | None = None,
         others: Mapping[str, Mapping[str, object]] | None = None,
         milter: Mapping[str, object] | None = None,
@@ -101,6 +104,7 @@ class OrderBench:
         self.site = site
         self.clock = RunningClock()
         self.addresses = site.addresses(mailboxes)
+        self.aliases = site.addresses(aliases)
         self._directory = directory
         self._milter = dict(milter or {})
         self._renewal = dict(renewal or {})
@@ -130,7 +134,7 @@ class OrderBench:
             clock=self.clock,
             reply_is_due=self.replies_due.append,
         )
-        site.mx.intakes.update(dict.fromkeys(self.addresses, self.intake.decide))
+        site.mx.intakes.update(dict.fromkeys([*self.addresses, *self.aliases], self.intake.decide))
         self._schedulers: list[Scheduler] = []
 
     def __enter__(self) -> Self:
@@ -140,7 +144,7 @@ class OrderBench:
         for scheduler in self._schedulers:
             scheduler.stop()
         self._smime.close()
-        for address in self.addresses:
+        for address in [*self.addresses, *self.aliases]:
             del self.site.mx.intakes[address]
         self.authorities.close()
         self.keyd.close()
@@ -157,6 +161,9 @@ class OrderBench:
             "challenge_wait": "30m",
             "post_delay": "0s",
         }
+        mailboxes: dict[str, Any] = {"list": self.addresses}
+        if self.aliases:
+            mailboxes["aliases"] = {self.addresses[0]: self.aliases}
         document = {
             "version": 1,
             "store": {"url": f"sqlite:///{self._directory / 'store.db'}"},
@@ -175,7 +182,7 @@ class OrderBench:
                     **self._reply,
                 },
             },
-            "domains": {DOMAIN: {**self._policy, "mailboxes": {"list": self.addresses}}},
+            "domains": {DOMAIN: {**self._policy, "mailboxes": mailboxes}},
         }
         self._written = yaml.safe_dump({**document, "keys": {"socket": str(self.site.keyd_socket)}})
         self.config: Config = load_text(self._written, self._directory / "acme-milter.yaml")

@@ -109,6 +109,9 @@ enrollment = sa.Table(
     text("bulk_run_id", nullable=True),
     sa.Column("usage", sa.Text, nullable=False, server_default="dual"),  # certificate.csr.KeyUsageKind
     text("account_id", nullable=True),  # with which it was ordered: the reply's digest is of its key
+    sa.Column("aliases", sa.Text, nullable=False, server_default="[]"),  # JSON list: further addresses of its order
+    text("proving", nullable=True),  # of these, the one whose authorization is at hand
+    sa.Column("proofs", sa.Text, nullable=False, server_default="[]"),  # JSON: address, authorization, sender of each
     instant("not_after", nullable=True),  # its certificate's, written with it: an overview must not open a million
     # The lease is the scheduler's, not the enrollment's: who works on the row just now, and until when.
     text("lease_owner", nullable=True),

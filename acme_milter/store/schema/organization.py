@@ -21,6 +21,8 @@ mailbox = sa.Table(
     instant("missing_since", nullable=True),
     instant("left_at", nullable=True),
     instant("handed_over_at", nullable=True),  # when it became another person's the last time
+    sa.Column("aliases", sa.Text, nullable=False, server_default="[]"),  # JSON list, where the policy wants any
+    text("alias_of", nullable=True),  # the mailbox whose alias it is, with certificates of its own
     sqlite_strict=True,
 )
 sa.Index("ix_mailbox_domain", mailbox.c.domain)

@@ -16,6 +16,15 @@ def upgrade() -> None:
     _replies()
     _authorities()
     _deliveries()
+    _aliases()
+
+
+def _aliases() -> None:
+    op.add_column("mailbox", sa.Column("aliases", sa.Text(), nullable=False, server_default="[]"))
+    op.add_column("mailbox", sa.Column("alias_of", sa.Text(), nullable=True))
+    op.add_column("enrollment", sa.Column("aliases", sa.Text(), nullable=False, server_default="[]"))
+    op.add_column("enrollment", sa.Column("proving", sa.Text(), nullable=True))
+    op.add_column("enrollment", sa.Column("proofs", sa.Text(), nullable=False, server_default="[]"))
 
 
 def _accounts() -> None:

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The name of an authority's staging service: what is ordered there is a rehearsal and counts for nothing."""
 
-_SUFFIX = ":staging"  # no configured name has a colon
+SUFFIX = ":staging"  # no configured name has a colon
 
 
 def staging_of(authority: str) -> str:
     """The name under which the authority's staging service is kept."""
-    return authority + _SUFFIX
+    return authority + SUFFIX
 
 
 def is_staging(authority: str) -> bool:
     """Whether this is the name of a staging service."""
-    return authority.endswith(_SUFFIX)
+    return authority.endswith(SUFFIX)
 
 
 def rehearsed_for(authority: str) -> str:
     """The authority that this staging service belongs to; any other name as it is."""
-    return authority.removesuffix(_SUFFIX)
+    return authority.removesuffix(SUFFIX)

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.enrollment.model import State
+from acme_milter.store.rehearsals import in_earnest
 from acme_milter.store.schema import certificate as table
 from acme_milter.store.schema import enrollment
 
@@ -30,6 +31,10 @@ class StoredCertificate:
     chain_pem: bytes
     stored_at: datetime
     usage: KeyUsageKind = KeyUsageKind.DUAL
+
+
+# By the enrollment's primary key: its certificate_id alone has no index, and all that is active would be read.
+ITS_ENROLLMENT = sa.and_(enrollment.c.id == table.c.enrollment_id, enrollment.c.certificate_id == table.c.id)
 
 
 def _from_row(row: sa.Row[Any]) -> StoredCertificate:
@@ -60,7 +65,7 @@ def current(connection: sa.Connection, address: str, principal: str) -> StoredCe
     """The active certificate that lasts longest of those that this person has for the mailbox (T30)."""
     row = connection.execute(
         sa.select(table)
-        .join(enrollment, enrollment.c.certificate_id == table.c.id)
+        .join(enrollment, ITS_ENROLLMENT)
         .where(table.c.address == address, table.c.principal == principal, enrollment.c.state == State.ACTIVE.value)
         .order_by(table.c.not_after.desc())
         .limit(1)
@@ -74,9 +79,9 @@ def in_use(connection: sa.Connection, address: str, principal: str) -> list[Stor
     """
     rows = connection.execute(
         sa.select(table)
-        .join(enrollment, enrollment.c.certificate_id == table.c.id)
+        .join(enrollment, ITS_ENROLLMENT)
         .where(table.c.address == address, table.c.principal == principal, enrollment.c.state == State.ACTIVE.value)
-        .where(~table.c.authority.endswith(":staging", autoescape=True))
+        .where(in_earnest(table.c.authority))
         .order_by(table.c.not_after)
     )
     kinds = {stored.usage: stored for stored in map(_from_row, rows)}

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from acme_milter.enrollment.model import State
 from acme_milter.store import certificates
 from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.rehearsals import in_earnest
 from acme_milter.store.schema import certificate, enrollment
 from acme_milter.store.schema import delivery as table
 
@@ -221,12 +222,12 @@ def in_use(connection: sa.Connection, address: str, principal: str) -> list[Stor
     """
     rows = connection.execute(
         sa.select(certificate.c.id)
-        .join(enrollment, enrollment.c.certificate_id == certificate.c.id)
+        .join(enrollment, certificates.ITS_ENROLLMENT)
         .where(
             certificate.c.address == address,
             certificate.c.principal == principal,
             enrollment.c.state == State.ACTIVE.value,
-            ~certificate.c.authority.endswith(":staging", autoescape=True),
+            in_earnest(certificate.c.authority),
         )
         .order_by(certificate.c.stored_at, certificate.c.id)
     )

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.store.deliveries import COLUMNS, UNDONE, Delivery, DeliveryState, from_row
+from acme_milter.store.rehearsals import in_earnest
 from acme_milter.store.schema import certificate, enrollment
 from acme_milter.store.schema import delivery as table
 from acme_milter.store.tallies import ACTIVE
@@ -57,7 +58,7 @@ def all_in_use(connection: sa.Connection) -> list[InUse]:
     rows = connection.execute(
         sa.select(*columns)
         .join(enrollment, enrollment.c.certificate_id == certificate.c.id)
-        .where(ACTIVE, ~certificate.c.authority.endswith(":staging", autoescape=True))
+        .where(ACTIVE, in_earnest(certificate.c.authority))
         .order_by(certificate.c.stored_at, certificate.c.id)
     )
     found = (InUse(**(row._asdict() | {"usage": KeyUsageKind(row.usage)})) for row in rows)

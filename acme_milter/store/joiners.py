@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Queries on joiners: mailboxes that came after the first day and have had no enrollment yet, or in vain."""
+"""Queries on joiners: mailboxes that came after the first day and have had no enrollment yet, or in vain; a rehearsal is none."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from acme_milter.enrollment.model import OPEN_STATES, Enrollment, State
 from acme_milter.store.mailboxes import StoredMailbox
+from acme_milter.store.rehearsals import in_earnest
 from acme_milter.store.schema import enrollment, mailbox
 
 AGAIN_AFTER = timedelta(days=1)
@@ -20,6 +21,7 @@ _NEVER_ENROLLED = ~(
         enrollment.c.address == mailbox.c.address,
         enrollment.c.principal == mailbox.c.principal,
         enrollment.c.state != State.CANCELLED.value,
+        in_earnest(enrollment.c.authority),
         # Who had left and is there again is seen for the first time again; what they had before is out of use.
         sa.or_(enrollment.c.opened_at >= mailbox.c.first_seen_at, enrollment.c.state.in_(_IN_USE)),
     )
@@ -60,11 +62,13 @@ _FAILED_LAST = (
     _latest.c.principal == mailbox.c.principal,
     _latest.c.state == State.FAILED.value,
     _latest.c.successor_id.is_(None),
+    in_earnest(_latest.c.authority),
     _latest.c.opened_at >= mailbox.c.first_seen_at,
     ~sa.exists().where(
         _SAME,
         _other.c.id != _latest.c.id,
         _other.c.state != State.CANCELLED.value,
+        in_earnest(_other.c.authority),
         sa.or_(_other.c.opened_at > _latest.c.opened_at, _other.c.state.in_(_IN_USE)),
     ),
     mailbox.c.missing_since.is_(None),

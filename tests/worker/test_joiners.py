@@ -91,3 +91,35 @@ def test_what_a_person_asked_for_is_opened_again_only_when_nothing_was_ordered(
     bench.clock.advance(hours=25)
     bench.make_background().round()
     assert number_opened(bench, bench.addresses[0]) == number
+
+
+def test_a_rehearsal_does_not_stand_for_the_order_that_a_joiner_is_waiting_for(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    (joiner,) = bench.addresses
+    add_to_source(bench, [joiner])
+    bench.open(authority="ca:staging")
+    bench.make_background().round()
+    with bench.database.read() as connection:
+        found = enrollments.of_mailbox(connection, joiner)
+    assert {one.authority for one in found} == {"ca", "ca:staging"}
+
+
+def test_a_rehearsal_that_failed_leads_to_no_order_that_nobody_asked_for(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    add_to_source(bench, bench.addresses, CameAs.IMPORT)
+    bench.open(authority="ca:staging")
+    fail(bench, ordered=False)
+    bench.clock.advance(hours=25)
+    bench.make_background().round()
+    assert number_opened(bench, bench.addresses[0]) == 1
+
+
+def test_a_later_rehearsal_hides_no_order_that_failed(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    add_to_source(bench, bench.addresses)
+    bench.make_background().round()
+    fail(bench, ordered=True)
+    bench.clock.advance(hours=25)
+    bench.open(authority="ca:staging")
+    bench.make_background().round()
+    assert number_opened(bench, bench.addresses[0]) == 3

@@ -29,14 +29,20 @@ JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "cat", "-u", "postfix*")
 JOURNAL_TIMEOUT = 20.0
 _OVERLAP = timedelta(seconds=5)
 
-_DELIVERY = re.compile(
-    rb"(?:^|\s)([0-9A-Za-z]{6,32}): to=<([^>]*)>,(?: orig_to=<([^>]*)>,)? relay=([^,]+),"
-    rb".* status=([a-z-]+) \((.*)\)\s*\Z"
+MAX_LINE = 4096
+"""Octets of a line that is read: Postfix cuts what it logs at 2000, so that a longer one is not its own."""
+
+# Anchored, and each part ends where the next begins: whoever can write to the log must not make the worker try twice.
+_PREFIX = re.compile(
+    rb"(?:<\d{1,3}>)?"
+    rb"(?:[A-Z][a-z]{2} [ \d]\d (?:\d{4} )?[\d:.]{8,18}|\d{4}-\d\d-\d\dT[\d:.]{8,18}(?:Z|[+-]\d\d:?\d\d))"
+    rb" [^\s\[]{1,255} (?:mail\.[a-z]{1,8} )?postfix[^\s/\[]{0,64}/(?:[^\s/\[]{1,64}/){0,4}"
+    rb"(?:smtp|lmtp|pipe|local|virtual|error|discard|bounce|cleanup|n?qmgr|oqmgr)\[\d{1,10}\]: "
 )
-_EXPIRED = re.compile(rb"(?:^|\s)([0-9A-Za-z]{6,32}): from=<[^>]*>, status=((?:force-)?expired), (.*)\Z")
-_MESSAGE_ID = re.compile(rb"(?:^|\s)([0-9A-Za-z]{6,32}): (?:resent-)?message-id=(<acme-milter\.[^>]*>)")
+_QUEUE_ID = re.compile(rb"([0-9A-Za-z]{6,32}): ")
+_FIELDS_BEFORE_STATUS = (b"delay=", b"dsn=")
+_GIVEN_UP = (b"expired", b"force-expired")
 _QUEUED_AS = re.compile(r"queued as ([0-9A-Za-z]{6,32})")
-_RELAY = re.compile(r"\[([^\]]*)\]")
 _DEPARTURES = {"sent": Departure.SENT, "deferred": Departure.DEFERRED, "bounced": Departure.BOUNCED}
 
 
@@ -55,24 +61,51 @@ class Delivery:
 
 class LogTrail:
     """What the lines so far say. A message is known by its queue ids: the first one, those that a filter's answer
-    names, and every one that has its Message-ID.
+    names, and every one that has its Message-ID. ``prefixed``: a line begins with the time, the host and the program,
+    and those of other programs than Postfix's are nobody's word; otherwise whoever brings the lines has chosen them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, prefixed: bool = True) -> None:
+        self._prefixed = prefixed
         self._deliveries: OrderedDict[str, Delivery] = OrderedDict()
         self._ids: OrderedDict[str, list[str]] = OrderedDict()
 
     def read(self, lines: Iterable[bytes]) -> None:
         for line in lines:
-            if b"status=" in line:
-                self._read_delivery(line)
-            elif b"message-id=<acme-milter." in line and (found := _MESSAGE_ID.search(line)):
-                queue_id, message_id = (group.decode("utf-8", "replace") for group in found.groups())
-                known = self._ids.setdefault(message_id, [])
-                if queue_id not in known:
-                    known.append(queue_id)
-                if len(self._ids) > REMEMBERED:
-                    self._ids.popitem(last=False)
+            if len(line) > MAX_LINE or not (b"status=" in line or b"message-id=<acme-milter." in line):
+                continue
+            start = 0
+            if self._prefixed:
+                if (prefix := _PREFIX.match(line)) is None:
+                    continue
+                start = prefix.end()
+            if found := _QUEUE_ID.match(line, start):
+                self._read_said(_text(found[1]), line[found.end() :].rstrip())
+
+    def _read_said(self, queue_id: str, said: bytes) -> None:
+        """What a program of Postfix says of a queue id."""
+        if said.startswith(b"to=<"):
+            if (delivery := _delivery(said)) is not None:
+                self._keep(queue_id, delivery)
+        elif said.startswith(b"from=<"):
+            self._read_giving_up(queue_id, said)
+        elif (message_id := said.removeprefix(b"resent-").removeprefix(b"message-id=")).startswith(b"<acme-milter."):
+            self._read_message_id(queue_id, _text(message_id.partition(b">")[0] + b">"))
+
+    def _read_message_id(self, queue_id: str, message_id: str) -> None:
+        known = self._ids.setdefault(message_id, [])
+        if queue_id not in known:
+            known.append(queue_id)
+        if len(self._ids) > REMEMBERED:
+            self._ids.popitem(last=False)
+
+    def _read_giving_up(self, queue_id: str, said: bytes) -> None:
+        status, separator, rest = said.partition(b">, status=")[2].partition(b", ")
+        if status not in _GIVEN_UP or not separator:
+            return
+        before = self._deliveries.get(queue_id)
+        words = shown(f"{_text(status)}, {_text(rest)}" + (f": {before.words}" if before else ""))
+        self._keep(queue_id, Delivery(before.recipients if before else frozenset(), Departure.BOUNCED, words))
 
     def sighting(self, reply: Followed) -> Sighting | None:
         """What became of a reply; None while nothing is known, or only that a filter has it."""
@@ -93,32 +126,6 @@ class LogTrail:
                     return Sighting(departure, delivery.words)
         return None
 
-    def _read_delivery(self, line: bytes) -> None:
-        if found := _DELIVERY.search(line):
-            queue_id, to, original, relay, status, words = (
-                "" if group is None else group.decode("utf-8", "replace") for group in found.groups()
-            )
-            departure = _DEPARTURES.get(status)
-            if departure is None:
-                return
-            next_id = _QUEUED_AS.search(words)
-            inside = departure is Departure.SENT and _stays_here(relay, brought_back=next_id is not None)
-            self._keep(
-                queue_id,
-                Delivery(
-                    frozenset(filter(None, (to.casefold(), original.casefold()))),
-                    departure,
-                    shown(words),
-                    stays_here=inside,
-                    next_id=next_id[1] if inside and next_id else None,
-                ),
-            )
-        elif found := _EXPIRED.search(line):
-            queue_id, *words_of_it = (group.decode("utf-8", "replace") for group in found.groups())
-            before = self._deliveries.get(queue_id)
-            words = shown(", ".join(words_of_it) + (f": {before.words}" if before else ""))
-            self._keep(queue_id, Delivery(before.recipients if before else frozenset(), Departure.BOUNCED, words))
-
     def _keep(self, queue_id: str, delivery: Delivery) -> None:
         self._deliveries[queue_id] = delivery
         self._deliveries.move_to_end(queue_id)
@@ -126,15 +133,45 @@ class LogTrail:
             self._deliveries.popitem(last=False)
 
 
+def _delivery(said: bytes) -> Delivery | None:
+    """``to=<…>, orig_to=<…>, relay=…, delay=…, delays=…, dsn=…, status=… (words)``. The fields come before the words,
+    so the first status is Postfix's own and what looks like one in the words is the other side's.
+    """
+    addresses, separator, rest = said.partition(b">, relay=")
+    fields, separator_of_status, outcome = rest.partition(b", status=")
+    status, bracket, words = outcome.partition(b" (")
+    if not (separator and separator_of_status and bracket and words.endswith(b")")):
+        return None
+    relay, *further = fields.split(b", ")
+    departure = _DEPARTURES.get(_text(status))
+    if departure is None or not all(any(one.startswith(name) for one in further) for name in _FIELDS_BEFORE_STATUS):
+        return None
+    to, _, original = _text(addresses.removeprefix(b"to=<")).partition(">, orig_to=<")
+    answer = _text(words.removesuffix(b")"))
+    next_id = _QUEUED_AS.search(answer)
+    inside = departure is Departure.SENT and _stays_here(_text(relay), brought_back=next_id is not None)
+    return Delivery(
+        frozenset(filter(None, (to.casefold(), original.casefold()))),
+        departure,
+        shown(answer),
+        stays_here=inside,
+        next_id=next_id[1] if inside and next_id else None,
+    )
+
+
+def _text(octets: bytes) -> str:
+    return octets.decode("utf-8", "replace")
+
+
 def _stays_here(relay: str, *, brought_back: bool) -> bool:
     """Whether the one who took it is a filter: on this machine, and it names the queue id it came back under; or a
     program, whose relay has no address at all.
     """
-    found = _RELAY.search(relay)
-    if found is None:
+    address, closed, _ = relay.partition("[")[2].partition("]")
+    if not closed:
         return True
     try:
-        return brought_back and ip_address(found[1].removeprefix("IPv6:")).is_loopback
+        return brought_back and ip_address(address.removeprefix("IPv6:")).is_loopback
     except ValueError:  # a socket's path
         return brought_back
 
@@ -185,18 +222,21 @@ class LogFollower:
         elif size - at > MOST_READ:
             file.seek(size - MOST_READ)
             self._begun = b""
-        *lines, self._begun = (self._begun + file.read(MOST_READ)).split(b"\n")
+        *lines, begun = (self._begun + file.read(MOST_READ)).split(b"\n")
+        self._begun = begun[: MAX_LINE + 1]  # of one that is too long no more than is needed to see that
         self._trail.read(lines)
 
 
 class JournalFollower:
-    """Asks journalctl for what Postfix's units have logged since the last look. ``command`` is how it is called."""
+    """Asks journalctl for what Postfix's units have logged since the last look, which journald vouches for. ``command``
+    is how it is called.
+    """
 
     pace = 2.0
 
     def __init__(self, command: Sequence[str] = JOURNAL) -> None:
         self._command = command
-        self._trail = LogTrail()
+        self._trail = LogTrail(prefixed=False)
         self._read_until: datetime | None = None
 
     def look(self, replies: Sequence[Followed], now: datetime) -> dict[str, Sighting]:

@@ -2,6 +2,7 @@
 """What Postfix's log says of a reply: lines as Postfix 3.7 writes them, in files that are rotated under the reader."""
 
 import stat
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from acme_milter.enrollment.model import State
 from acme_milter.store.departures import Departure, Followed
-from acme_milter.worker.postfix_log import JournalFollower, LogFollower, LogTrail
+from acme_milter.worker.postfix_log import MAX_LINE, JournalFollower, LogFollower, LogTrail
 from acme_milter.worker.sighting import Unfollowable
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
@@ -64,8 +65,94 @@ def test_each_outcome_comes_with_the_other_sides_words(status: str, words: str) 
 
 
 def test_the_journal_has_the_same_lines_without_their_beginning() -> None:
-    bare = line("sent", "250 2.0.0 Taken").partition(b"]: ")[2]
-    assert seen(bare) == (Departure.SENT, "250 2.0.0 Taken")
+    trail = LogTrail(prefixed=False)
+    trail.read([line("sent", "250 2.0.0 Taken").partition(b"]: ")[2]])
+    sighting = trail.sighting(REPLY)
+    assert sighting is not None
+    assert (sighting.departure, sighting.words) == (Departure.SENT, "250 2.0.0 Taken")
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        "Nov  2 09:00:01 mx postfix/smtp[4711]: ",
+        "2026-11-22T09:00:01.123456+00:00 mx postfix/smtp[4711]: ",
+        "2026-11-22T09:00:01Z mx.org.example postfix-out/relay/smtp[4711]: ",
+        "<22>Nov 22 09:00:01 192.0.2.1 mail.info postfix/lmtp[4711]: ",
+        "Nov 22 09:00:01 mx postfix/reply/pipe[4711]: ",
+    ],
+)
+def test_a_delivery_program_of_postfix_is_known_by_how_the_line_begins(beginning: str) -> None:
+    said = line("sent", "250 OK").partition(b"]: ")[2]
+    assert seen(beginning.encode() + said) == (Departure.SENT, "250 OK")
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        "",
+        "Nov 22 09:00:01 mx alice: ",
+        "Nov 22 09:00:01 mx alice[4711]: ",
+        "Nov 22 09:00:01 mx postfix[4711]: ",
+        "Nov 22 09:00:01 mx postfix/smtpd[4711]: ",
+        "Nov 22 09:00:01 mx myprogram/smtp[4711]: ",
+        "Nov 22 09:00:01 mx alice: Nov 22 09:00:01 mx postfix/smtp[4711]: ",
+        "Nov 22 09:00:01 mx postfix/smtp[4711]: warning: ",
+    ],
+)
+@pytest.mark.parametrize(
+    "said",
+    [
+        line("sent", "250 OK").partition(b"]: ")[2],
+        b"4Vx1R05jWcz9rV: from=<alice@org.example>, status=expired, returned to sender",
+    ],
+)
+def test_what_another_program_says_is_nobodys_word(beginning: str, said: bytes) -> None:
+    assert seen(beginning.encode() + said) is None
+
+
+def test_an_outcome_in_the_other_sides_words_is_not_postfixs() -> None:
+    words = "host mx.ca.example[192.0.2.25] said: 451 later, status=sent (250 OK) (in reply to end of DATA command)"
+    assert seen(line("deferred", words)) == (Departure.DEFERRED, words)
+
+
+def test_a_line_longer_than_postfix_writes_says_nothing() -> None:
+    assert seen(line("sent", "250 " + "x" * (MAX_LINE // 2))) is not None
+    assert seen(line("sent", "250 " + "x" * MAX_LINE)) is None
+
+
+_POSTFIX = b"Nov 22 09:00:01 mx postfix/smtp[1]: "
+_FULL = _POSTFIX + b"4Vx1R05jWcz9rV: to=<a@b>, relay=x, delay=1, dsn=2, status=sent ("
+
+
+@pytest.mark.parametrize(
+    ("beginning", "again"),
+    [
+        (b"", b"AAAAAA: to=<>, relay=x, status=a (b) "),
+        (_POSTFIX, b"AAAAAA: to=<>, relay=x, status=a (b) "),
+        (_POSTFIX + b"AAAAAA: to=<", b">, orig_to=<>, relay=x, status="),
+        (_POSTFIX + b"AAAAAA: from=<", b">, status=expired from=<"),
+        (_FULL[:-6], b"status=sent ("),
+        (_FULL, b"queued as AAAAA "),
+        (_FULL.replace(b"relay=x", b"relay=" + b"[" * 40), b"[status="),
+        (b"Nov 22 09:00:01 mx postfix", b"/postfix status="),
+        (_POSTFIX + b"AAAAAA: message-id=", b"<acme-milter.status="),
+    ],
+)
+def test_what_a_line_costs_grows_as_its_length_whatever_is_in_it(beginning: bytes, again: bytes) -> None:
+    def cost(size: int) -> float:
+        hostile = (beginning + again * size)[:size]
+        took = []
+        for _ in range(5):
+            begun = time.thread_time()
+            LogTrail().read([hostile] * 20)
+            took.append(time.thread_time() - begun)
+        return min(took)
+
+    # Four times as long: four times the cost, or sixteen if it were the square; with 8 kB it is not read at all.
+    cost(512)
+    assert cost(MAX_LINE) < 12 * cost(MAX_LINE // 4)
+    assert cost(2 * MAX_LINE) < 4 * cost(MAX_LINE)
 
 
 def test_what_was_deferred_and_then_sent_is_sent() -> None:
@@ -121,7 +208,8 @@ def test_an_authority_on_this_machine_that_names_no_queue_id_has_it() -> None:
 
 
 def test_what_has_expired_in_the_queue_is_bounced_with_the_last_reason() -> None:
-    expired = b"postfix/qmgr[3]: 4Vx1R05jWcz9rV: from=<alice@org.example>, status=expired, returned to sender"
+    said = b"4Vx1R05jWcz9rV: from=<alice@org.example>, status=expired, returned to sender"
+    expired = b"Nov 22 09:00:02 mx postfix/qmgr[3]: " + said
     found = seen(line("deferred", GREYLISTED), expired)
     assert found is not None
     assert found[0] is Departure.BOUNCED

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is asked for one mailbox, one delivery or one page reads no more of the store than that."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+import pytest
+import sqlalchemy as sa
+
+from acme_milter.store import certificates, deliveries
+from acme_milter.store.database import Database
+
+NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
+PlansOf = Callable[[Callable[[sa.Connection], object]], list[list[str]]]
+
+
+@pytest.fixture
+def plans_of(sqlite: Database) -> Iterator[PlansOf]:
+    """The steps of SQLite's plan for each query that a function asks."""
+    with sqlite.read() as connection:
+
+        def plans(ask: Callable[[sa.Connection], object]) -> list[list[str]]:
+            asked: list[tuple[str, object]] = []
+
+            def note(_connection: object, _cursor: object, text: str, values: object, *_: object) -> None:
+                if text.startswith(("SELECT", "WITH", "UPDATE", "DELETE")):
+                    asked.append((text, values))
+
+            sa.event.listen(connection, "before_cursor_execute", note)
+            ask(connection)
+            sa.event.remove(connection, "before_cursor_execute", note)
+            return [
+                [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values)]  # type: ignore[arg-type]  # as asked
+                for text, values in asked
+            ]
+
+        yield plans
+
+
+def whole_tables(steps: list[str]) -> list[str]:
+    return [step for step in steps if step.startswith("SCAN")]
+
+
+@pytest.mark.parametrize("ask", [deliveries.in_use, certificates.in_use, certificates.current])
+def test_what_somebody_has_in_use_is_found_by_whose_it_is(
+    plans_of: PlansOf, ask: Callable[[sa.Connection, str, str], object]
+) -> None:
+    (steps,) = plans_of(lambda connection: ask(connection, "alice@org.example", "alice"))
+    assert whole_tables(steps) == []
+    assert any("SEARCH certificate USING INDEX ix_certificate_" in step for step in steps), steps
+    assert any("enrollment USING INDEX sqlite_autoindex_enrollment" in step for step in steps), steps

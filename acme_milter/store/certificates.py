@@ -37,10 +37,6 @@ class StoredCertificate:
 ITS_ENROLLMENT = sa.and_(enrollment.c.id == table.c.enrollment_id, enrollment.c.certificate_id == table.c.id)
 
 
-# By the enrollment's primary key: its certificate_id alone has no index, and all that is active would be read.
-ITS_ENROLLMENT = sa.and_(enrollment.c.id == table.c.enrollment_id, enrollment.c.certificate_id == table.c.id)
-
-
 def _from_row(row: sa.Row[Any]) -> StoredCertificate:
     values = row._asdict()
     return StoredCertificate(**(values | {"usage": KeyUsageKind(values["usage"])}))

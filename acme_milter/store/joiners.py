@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Queries on joiners: mailboxes that came after the first day and have had no enrollment yet, or in vain; a rehearsal is none."""
+"""Queries on joiners: mailboxes that came after the first day and have had no order in earnest yet, or one in vain."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What holds for mailboxes, as written: for everybody, for a domain, for a group of its mailboxes, for one of them."""
 
+import os.path
 from collections.abc import Mapping
 from datetime import timedelta
+from itertools import combinations
 from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 
-from acme_milter.config.delivery import Target
+from acme_milter.config.delivery import FilesTarget, Target
 from acme_milter.config.patterns import PATTERN_SCHEMA, Pattern, first_match, read_pattern
 from acme_milter.config.section import Section
 from acme_milter.config.values import Duration, FilePath, Host, LastingDuration, OneOrSeveral, Selector, Several, Share
@@ -111,7 +113,27 @@ def _told_apart(targets: tuple[Target, ...]) -> tuple[Target, ...]:
     twice = next((title for title in titles if titles.count(title) > 1), None)
     if twice is not None:
         raise ValueError(f"has two targets called {twice}; give one of them another name")
+    files = [target for target in targets if isinstance(target, FilesTarget)]
+    for one, other in combinations(files, 2):
+        key = _same_files(one, other)
+        if key is not None:
+            titles_of_both = f"{one.title} and {other.title}"
+            raise ValueError(
+                f"has the same files twice: {titles_of_both} have one {key}; give one of them another {key}"
+            )
     return targets
+
+
+def _same_files(one: FilesTarget, other: FilesTarget) -> str | None:
+    """The key by which two targets would overwrite each other's files, of which only the last one's would open."""
+    if not set(one.formats) & set(other.formats):
+        return None
+    pairs = {"path": (one.path, other.path), "passphrase_path": (one.passphrase_path, other.passphrase_path)}
+    return next((key for key, (a, b) in pairs.items() if a and b and _plain(a) == _plain(b)), None)
+
+
+def _plain(template: str) -> str:
+    return os.path.normpath(template.replace("{address}", "{local}@{domain}"))
 
 
 class Policy(Section):

@@ -31,6 +31,20 @@ FAULTS = {
         "{to: hook, argv: [/x]}, {to: hook, argv: [/y]}",
         "2: defaults.deliver: has two targets called hook; give one of them another name",
     ),
+    "two that write the same files": (
+        (
+            "{to: files, path: '/srv/{address}'},"
+            " {to: files, name: b, path: '/srv/./{local}@{domain}', formats: [pem, p12-modern]}"
+        ),
+        "2: defaults.deliver: has the same files twice: files and b have one path; give one of them another path",
+    ),
+    "two that write the same passphrases": (
+        (
+            "{to: files, path: '/srv/{address}', passphrase_path: '/w/{address}'},"
+            " {to: files, name: b, path: '/opt/{address}', passphrase_path: '/w/{address}'}"
+        ),
+        "2: defaults.deliver: has the same files twice: files and b have one passphrase_path; give one of them another",
+    ),
     "a secret that is written out": (
         f"{{to: smimea, mode: nsupdate, server: ns.example, tsig: {{{TSIG}}}}}",
         "2: defaults.deliver[0].tsig.secret: must be exactly one of {file: PATH}, {env: NAME} or {credential: NAME}; ",
@@ -53,6 +67,13 @@ def test_two_of_a_kind_are_told_apart_by_a_name(tmp_path: Path) -> None:
     config = load_text(f"{AUTHORITIES}defaults: {{deliver: {written}}}\n", tmp_path / "acme-milter.yaml")
     assert [target.title for target in config.defaults.deliver] == ["hook", "second"]
     assert [type(targets.make_target(target)).__name__ for target in config.defaults.deliver] == ["HookDelivery"] * 2
+
+
+def test_two_may_have_one_path_for_different_formats(tmp_path: Path) -> None:
+    both = "path: '/srv/{address}', passphrase_path: '/w/{address}'"
+    written = f"[{{to: files, {both}}}, {{to: files, name: b, formats: [pem], {both}}}]"
+    config = load_text(f"{AUTHORITIES}defaults: {{deliver: {written}}}\n", tmp_path / "acme-milter.yaml")
+    assert [target.title for target in config.defaults.deliver] == ["files", "b"]
 
 
 def test_paths_of_faults_leave_out_what_tells_targets_apart() -> None:

@@ -133,9 +133,12 @@ class Keyd:
         return {**header, "algorithm": algorithm.value}, body
 
     def _sign_jws(self, request: Request) -> Answer:
-        sealed, signing_input = request.parts(2)
+        """A third part is the account's next sealed key: the one that a key change may name."""
+        sealed, signing_input, *next_sealed = request.parts(2, 3)
         account_key = self._account_key(request, sealed)
-        check_signing_input(signing_input, account_key.jwk)
+        # It opens with the ids of the key that signs, or not at all: made here, for this account at this authority.
+        next_jwk = self._account_key(request, next_sealed[0]).jwk if next_sealed else None
+        check_signing_input(signing_input, account_key.jwk, next_jwk)
         r, s = decode_dss_signature(account_key.private_key.sign(signing_input, ec.ECDSA(hashes.SHA256())))
         # RFC 7518 §3.4: r and s as octets of the curve's size, not DER.
         return {}, r.to_bytes(_COORDINATE_SIZE, "big") + s.to_bytes(_COORDINATE_SIZE, "big")

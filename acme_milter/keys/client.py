@@ -114,10 +114,14 @@ class KeydClient:
             raise _nonsense()
         return ImportedKey(algorithm, *parts)
 
-    def sign_jws(self, key_id: str, authority: str, sealed: bytes, signing_input: bytes) -> bytes:
-        """r || s, 64 octets, over a JWS signing input (RFC 7515 §5.1) that jws_input.py finds to be ACME."""
+    def sign_jws(
+        self, key_id: str, authority: str, sealed: bytes, signing_input: bytes, next_sealed: bytes | None = None
+    ) -> bytes:
+        """r || s, 64 octets, over a JWS signing input (RFC 7515 §5.1) that jws_input.py finds to be ACME. A key change
+        (RFC 8555 §7.3.5), and nothing else, needs `next_sealed`: the new key, sealed for the same ids.
+        """
         header = {"call": "sign_jws", "key_id": key_id, "authority": authority}
-        _, signature = self._call(header, sealed, signing_input)
+        _, signature = self._call(header, sealed, signing_input, *([] if next_sealed is None else [next_sealed]))
         if len(signature) != _SIGNATURE_SIZE:
             raise _nonsense()
         return signature

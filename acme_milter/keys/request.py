@@ -57,10 +57,10 @@ class Request:
             raise KeydRefused("malformed request: no open file")
         return self._file
 
-    def parts(self, count: int) -> list[bytes]:
-        """The body's parts, exactly `count` and nothing besides."""
+    def parts(self, *counts: int) -> list[bytes]:
+        """The body's parts, exactly as many as one of `counts` and nothing besides."""
         parts = split_parts(self._header, self._body)
-        if parts is None or len(parts) != count:
+        if parts is None or len(parts) not in counts:
             raise KeydRefused("malformed request: parts")
         return parts
 

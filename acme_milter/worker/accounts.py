@@ -29,12 +29,19 @@ class AuthorityUnusable(Exception):
     safe_text = True
 
 
+class AccountGone(AuthorityUnusable):
+    """The account that something was ordered with cannot be used any more, and nobody else can see the order."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeydSigner:
-    """Signs an authority's requests in keyd (acme.network.Signer)."""
+    """Signs an authority's requests in keyd (acme.network.Signer). With `next_sealed_key` it signs the change to that
+    key, and nothing else.
+    """
 
     keyd: KeydClient
     account: StoredAccount = field(repr=False)
+    next_sealed_key: bytes | None = field(default=None, repr=False)
 
     @property
     def jwk(self) -> Mapping[str, str]:
@@ -46,7 +53,10 @@ class KeydSigner:
         return self.account.thumbprint
 
     def sign(self, signing_input: bytes) -> bytes:
-        return self.keyd.sign_jws(self.account.id, self.account.authority, self.account.sealed_key, signing_input)
+        account = self.account
+        return self.keyd.sign_jws(
+            account.id, account.authority, account.sealed_key, signing_input, self.next_sealed_key
+        )
 
 
 def scope_of(name: str, settings: Authority, address: str | None) -> str:

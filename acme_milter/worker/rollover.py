@@ -106,8 +106,9 @@ class Rollover:
                 return
             case Holder.ANOTHER_ACCOUNT:
                 raise KeyNotWanted("the authority takes the next key for another account's")
+        outgoing = KeydSigner(self.keyd, account, account.next_sealed_key)
         try:
-            key_change.roll_over(client.network, client.signer, client.account_url, upcoming)
+            key_change.roll_over(client.network, outgoing, client.account_url, upcoming)
         except (ServerRefused, BadAnswer) as refused:
             if refused.temporary or wants_agreement(refused):
                 raise

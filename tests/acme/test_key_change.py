@@ -37,8 +37,10 @@ def test_a_key_that_nobody_has_is_free(authority: ScriptedAuthority, client: Acm
 class Checked(LocalSigner):
     """Signs what keyd would sign, and nothing else."""
 
+    upcoming: LocalSigner | None = None
+
     def sign(self, signing_input: bytes) -> bytes:
-        check_signing_input(signing_input, self.jwk)
+        check_signing_input(signing_input, self.jwk, self.upcoming.jwk if self.upcoming else None)
         return super().sign(signing_input)
 
 
@@ -48,6 +50,8 @@ def test_keyd_signs_both_halves_of_an_exchange_and_no_exchange_to_the_same_key(
     old, new = Checked(), Checked()
     authority.keys[client.account_url] = old.jwk
     authority.say("/keyChange", Say({}))
+    old.upcoming = new
     key_change.roll_over(client.network, old, client.account_url, new)
+    old.upcoming = None
     with pytest.raises(KeydRefused, match="same key"):
         key_change.roll_over(client.network, old, client.account_url, old)

@@ -13,6 +13,7 @@ from acme_milter.keys.jws_input import MAX_SIGNING_INPUT, check_signing_input
 from acme_milter.keys.refusal import KeydRefused
 
 Json = dict[str, object]
+Change = Callable[[Json], Json]
 
 OWN = {"crv": "P-256", "kty": "EC", "x": "own-x", "y": "own-y"}
 OLD = {"crv": "P-256", "kty": "EC", "x": "old-x", "y": "old-y"}
@@ -88,6 +89,73 @@ def test_the_inner_request_of_a_key_change_is_signed_without_a_nonce() -> None:
 def test_what_is_no_acme_request_is_not_signed(header: object, payload: object) -> None:
     with pytest.raises(KeydRefused, match="malformed signing input"):
         check_signing_input(_input(header, payload), OWN)
+
+
+OUTER: Json = {**KID, "url": INNER["url"]}
+NEXT = {"crv": "P-256", "kty": "EC", "x": "next-x", "y": "next-y"}
+
+
+def _jws(header: Json | None = None, change: Json | None = None) -> Json:
+    """The inner JWS of a change from OWN to NEXT."""
+    inner = header or {**INNER, "jwk": NEXT}
+    parts = {"protected": inner, "payload": change or {**CHANGE, "oldKey": OWN}, "signature": b"signature"}
+    return {name: _b64(part).decode() for name, part in parts.items()}
+
+
+def test_a_key_change_is_signed_for_the_key_that_is_known_to_be_the_next_one() -> None:
+    check_signing_input(_input(OUTER, _jws()), OWN, NEXT)
+
+
+@pytest.mark.parametrize("jws", [_jws(), _jws({**INNER, "jwk": OLD}), _jws(KID), _jws(change={"x": 1})])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda jws: jws,
+        lambda jws: {**jws, "contact": []},
+        lambda jws: {**jws, "header": {}},
+        lambda jws: {name.capitalize(): value for name, value in jws.items()},
+        lambda jws: {name.replace("s", "\u017f"): value for name, value in jws.items()},
+        lambda jws: {name: value for name, value in jws.items() if name != "signature"},
+        lambda jws: {"payload": jws["payload"], "signatures": [{"protected": jws["protected"], "signature": "c2ln"}]},
+    ],
+)
+@pytest.mark.parametrize("header", [OUTER, KID, {**JWK, "url": INNER["url"]}])
+def test_no_jws_is_signed_for_a_payload_where_no_next_key_is_brought(header: Json, jws: Json, shape: Change) -> None:
+    with pytest.raises(KeydRefused, match="without the sealed next key"):
+        check_signing_input(_input(header, shape(jws)), OWN)
+
+
+@pytest.mark.parametrize(
+    ("header", "payload"),
+    [
+        (OUTER, _jws({**INNER, "jwk": OLD})),
+        (OUTER, _jws({**INNER, "jwk": {**NEXT, "kid": "1"}})),
+        (OUTER, _jws({**INNER, "jwk": OWN})),
+        (OUTER, _jws({**INNER, "jwk": NEXT, "nonce": "abc"})),
+        (OUTER, _jws({**INNER, "jwk": NEXT, "alg": "none"})),
+        (OUTER, _jws({**INNER, "jwk": NEXT, "url": "https://ca.example/elsewhere"})),
+        (OUTER, _jws({"alg": "ES256", "url": INNER["url"], "kid": ACCOUNT})),
+        (OUTER, _jws(change={**CHANGE, "oldKey": OLD})),
+        (OUTER, _jws(change={**CHANGE, "oldKey": OWN, "account": "https://ca.example/acct/2"})),
+        (OUTER, _jws(change={**CHANGE, "oldKey": OWN, "more": 1})),
+        (OUTER, {**_jws(), "header": {"jwk": OLD}}),
+        (OUTER, {**_jws(), "Protected": _jws({**INNER, "jwk": OLD})["protected"]}),
+        (OUTER, {**_jws(), "protected": 5}),
+        (OUTER, {**_jws(), "protected": "e30="}),
+        (OUTER, {**_jws(), "payload": ""}),
+        ({**JWK, "url": INNER["url"]}, _jws()),
+        (KID, _jws()),
+        (OUTER, {}),
+        (OUTER, b""),
+    ],
+)
+def test_with_a_next_key_only_the_change_to_it_is_signed(header: Json, payload: object) -> None:
+    with pytest.raises(KeydRefused, match="malformed signing input"):
+        check_signing_input(_input(header, payload), OWN, NEXT)
+
+
+def test_a_new_account_with_an_external_account_binding_is_signed() -> None:
+    check_signing_input(_input(JWK, {"contact": [], "externalAccountBinding": _jws(KID, dict(OWN))}), OWN)
 
 
 @pytest.mark.parametrize(

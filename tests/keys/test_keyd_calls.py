@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acme_milter.keys.algorithm import KeyAlgorithm
+from acme_milter.keys.jwk import public_jwk
 from acme_milter.keys.keyd import Keyd
 from acme_milter.keys.pool import KeyPool
 from acme_milter.keys.request import split_parts
@@ -93,6 +94,45 @@ def test_a_key_that_is_not_yet_any_accounts_signs_its_own_key_change(keyd: Keyd)
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, payload)]
     answer = _call(keyd, "sign_jws", sealed, b".".join(parts), key_id="a2", authority="ca")
     assert len(answer[1]) == 64
+
+
+def _key_change(old: Json, new: Json) -> bytes:
+    """The outer signing input of a change of account 1's key."""
+    url, account = "https://ca.example/key-change", "https://ca.example/a/1"
+    inner = ({"alg": "ES256", "url": url, "jwk": new}, {"account": account, "oldKey": old}, "signature")
+    encoded = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in inner]
+    payload = dict(zip(("protected", "payload", "signature"), encoded, strict=True))
+    header = {"alg": "ES256", "nonce": "abc", "url": url, "kid": account}
+    return b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, payload))
+
+
+def test_an_account_goes_over_only_to_a_key_that_was_made_here_for_it(keyd: Keyd) -> None:
+    old, sealed = _account(keyd)
+    new, next_sealed = _account(keyd)
+    foreign = public_jwk(ec.generate_private_key(ec.SECP256R1()).public_key())
+    ids = {"key_id": "a1", "authority": "ca"}
+    assert len(_call(keyd, "sign_jws", sealed, _key_change({**old}, {**new}), next_sealed, **ids)[1]) == 64
+    for parts in (
+        (_key_change({**old}, {**new}),),
+        (_key_change({**old}, {**foreign}),),
+        (_key_change({**old}, {**foreign}), next_sealed),
+        (_key_change({**old}, {**old}), sealed),
+        (_signing_input(), next_sealed),
+        (_key_change({**old}, {**new}), next_sealed, next_sealed),
+    ):
+        assert str(_refusal(_call(keyd, "sign_jws", sealed, *parts, **ids))).startswith("malformed")
+
+
+def test_a_key_that_was_made_for_another_account_or_authority_or_elsewhere_is_no_next_key(keyd: Keyd) -> None:
+    old, sealed = _account(keyd)
+    elsewhere = Keyd(WrappingKey(SECRET[::-1]), KeyPool({}))
+    for maker, key_id, authority in ((keyd, "a2", "ca"), (keyd, "a1", "other"), (elsewhere, "a1", "ca")):
+        new, foreign = _account(maker, key_id, authority)
+        change = _key_change({**old}, {**new})
+        assert _refusal(_call(keyd, "sign_jws", sealed, change, foreign, key_id="a1", authority="ca")) == "seal broken"
+    (mailbox, *_) = _mailbox(keyd, "a1")
+    change = _key_change({**old}, {**old})
+    assert _refusal(_call(keyd, "sign_jws", sealed, change, mailbox, key_id="a1", authority="ca")) == "seal broken"
 
 
 @pytest.mark.parametrize("algorithm", ["rsa2048", "p256", "p384"])

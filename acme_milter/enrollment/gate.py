@@ -22,6 +22,10 @@ from acme_milter.protocol.smime_verdict import SmimeVerdict
 CHALLENGE_LIFETIME = timedelta(hours=24)
 """S/MIME BR 3.2.2.4: a random value is good for at most 24 hours from its creation."""
 
+INTENT_HOLDS_UP = timedelta(minutes=15)
+"""So long after it began, an intent keeps a mail from another order that would take it; half of rule T's half hour, so
+that an authority that is down costs no other one's mail."""
+
 ANSWERS_PER_ORDER = 3
 """G21. More different challenges than that for one order are somebody else's orders for our mailbox."""
 
@@ -233,17 +237,20 @@ def check_recipient(mail: ChallengeMail, mailbox: str, canonical: Callable[[str]
 def match_expectation(mail: ChallengeMail, expectations: Sequence[Expectation], now: datetime) -> Expectation:
     """G10: the order that this mail belongs to. RFC 8823 §3 step 5: an unexpected challenge is ignored.
 
-    RFC 8823 §3.1 item 2: From is the challenge's ``from``. Nothing else in the mail names the order.
+    RFC 8823 §3.1 item 2: From is the challenge's ``from``. Nothing else in the mail names the order, so while another
+    order is being placed whose sender may be the same one, as at an authority and its staging service, none is chosen.
     """
     digest = mail.token_part1.digest()
     alive = [expected for expected in expectations if now - expected.began_ordering_at <= CHALLENGE_LIFETIME]
     for expected in alive:
         if digest in expected.answered and expected.sender == mail.sender:
             return expected
+    intents = [expected for expected in alive if expected.state is State.ORDERING]
+    in_doubt = any(each.sender is None and now - each.began_ordering_at <= INTENT_HOLDS_UP for each in intents)
     for expected in alive:
-        if expected.state in CHALLENGED_STATES and expected.sender == mail.sender:
+        if expected.state in CHALLENGED_STATES and expected.sender == mail.sender and not in_doubt:
             return expected
-    if any(expected.state is State.ORDERING for expected in alive):
+    if intents:
         raise Stopped("G10", Outcome.TRY_LATER, Reason.ORDER_NOT_KNOWN_YET, "newOrder is not answered yet")
     raise Stopped("G10", Outcome.DELIVER_AND_ALERT, Reason.UNSOLICITED, "no open order of ours expects it")
 

@@ -235,10 +235,32 @@ def test_of_several_orders_the_one_that_expects_this_sender_is_found() -> None:
     others = [
         dataclasses.replace(wanted, enrollment_id="other-ca", sender=Mailbox.parse("x@other.example")),
         dataclasses.replace(wanted, enrollment_id="ended", state=State.FAILED),
-        dataclasses.replace(wanted, enrollment_id="intent", state=State.ORDERING, sender=None),
     ]
     for orders in ([*others, wanted], [wanted, *others]):
         assert gate.match_expectation(read(good_mail()), orders, NOW).enrollment_id == "e1"
+
+
+def test_while_another_order_is_being_placed_no_mail_is_given_to_the_one_that_would_take_it() -> None:
+    """Both may have the same sender: an authority and its staging service."""
+    rehearsal = GOOD.expectation()
+    intent = dataclasses.replace(rehearsal, enrollment_id="e2", state=State.ORDERING, sender=None)
+    for orders in ([intent, rehearsal], [rehearsal, intent]):
+        with pytest.raises(Stopped) as caught:
+            gate.match_expectation(read(good_mail()), orders, NOW)
+        assert (caught.value.outcome, caught.value.reason) == (Outcome.TRY_LATER, Reason.ORDER_NOT_KNOWN_YET)
+
+
+def test_an_order_that_is_not_placed_for_long_holds_up_no_other_orders_mail() -> None:
+    wanted = GOOD.expectation()
+    began = NOW - gate.INTENT_HOLDS_UP - timedelta(microseconds=1)
+    stuck = dataclasses.replace(wanted, enrollment_id="e2", state=State.ORDERING, sender=None, began_ordering_at=began)
+    assert gate.match_expectation(read(good_mail()), [stuck, wanted], NOW).enrollment_id == "e1"
+
+
+def test_a_second_copy_is_known_while_another_order_is_being_placed() -> None:
+    answered = dataclasses.replace(GOOD.expectation(), answered=frozenset({OWN_DIGEST}))
+    intent = dataclasses.replace(GOOD.expectation(), enrollment_id="e2", state=State.ORDERING, sender=None)
+    assert gate.match_expectation(read(good_mail()), [intent, answered], NOW) is answered
 
 
 def test_without_any_order_a_challenge_is_unsolicited() -> None:

@@ -138,10 +138,10 @@ class IntakeBench:
         with self.database.write() as connection:
             accounts.insert(connection, account)
 
-    def begin(self, address: str = RECIPIENT, *, at: datetime = ORDER_CREATED) -> Enrollment:
+    def begin(self, address: str = RECIPIENT, *, at: datetime = ORDER_CREATED, authority: str = "ca") -> Enrollment:
         """An enrollment whose newOrder is under way."""
         with self.database.write() as connection:
-            planned = enrollments.open_new(connection, address=address, authority="ca", now=at)
+            planned = enrollments.open_new(connection, address=address, authority=authority, now=at)
             key = StoredMailboxKey(
                 id=f"key of {planned.id}",
                 principal=address,

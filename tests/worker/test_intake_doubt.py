@@ -53,6 +53,16 @@ def test_an_order_that_turns_out_to_be_of_another_sender_leaves_the_mail_alone(m
     timer.join()
 
 
+def test_a_mail_of_an_order_that_is_being_placed_is_not_given_to_a_rehearsal(make_bench: MakeBench) -> None:
+    bench = make_bench(authority={"staging": "https://staging.ca.example/directory"}, milter={"deadline": "400ms"})
+    rehearsal = bench.place(bench.begin(authority="ca:staging"))
+    ordering = bench.begin(at=NOW)
+    assert bench.decide() == Decision("tempfail", Reason.ORDER_NOT_KNOWN_YET)
+    bench.place(ordering)
+    bench.decide()
+    assert [bench.enrollment(one.id).state for one in (ordering, rehearsal)] == [State.REPLYING, State.AWAITING_MAIL]
+
+
 def test_a_row_that_never_comes_puts_the_mail_off(make_bench: MakeBench, caplog: pytest.LogCaptureFixture) -> None:
     bench = make_bench(milter={"deadline": "400ms"})
     bench.begin()

@@ -102,27 +102,56 @@ def renewed_at_once(wanted: Sequence[KeyUsageKind], held: Held) -> Opening | Non
     return next((opening for opening in openings if opening.replaces_id is not None), None)
 
 
-def next_of(wanted: Sequence[KeyUsageKind], ended: Enrollment, held: Held, also: str | None = None) -> Opening | None:
+def turns_taken(known: Iterable[Enrollment], ended: Enrollment) -> frozenset[KeyUsageKind]:
+    """What the orders were for that led to this one, each opened in the moment in which the one before it ended.
+
+    ``known``: the mailbox's enrollments, the newest first.
+    """
+    began, taken = ended.opened_at, {ended.usage}
+    for one in known:
+        if one.state not in {State.ACTIVE, State.FAILED} or _reason(one) != _reason(ended):
+            continue
+        if one.opened_at <= began <= one.state_since:
+            began = one.opened_at
+            taken.add(one.usage)
+    return frozenset(taken)
+
+
+def next_of(
+    wanted: Sequence[KeyUsageKind],
+    ended: Enrollment,
+    held: Held,
+    also: str | None = None,
+    taken: Collection[KeyUsageKind] = (),
+) -> Opening | None:
     """What is ordered in the moment in which an enrollment has come to its end; None: nothing.
 
     The one after it, when it is not there, or is to be replaced as well: because a person asked for both anew, or
     because a bulk run says so (``also``, its certificate). After a success also one before it that is not there: its
-    order may have failed long ago.
+    order may have failed long ago. What has had its turn (``taken``) is over, whatever came of it: what failed for good
+    waits for a person or the next renewal, or two orders would follow each other for ever.
     """
     if ended.usage not in wanted:
         return None
     place = wanted.index(ended.usage)
     for usage in wanted[place + 1 :]:
+        if usage in taken:
+            continue
         anew = ended.cause is Cause.ASKED and ended.replaces_id is not None
         if usage not in held or anew or also is not None:
             return Opening(usage, also or _replaced_id(usage, held))
     before = wanted[:place] if ended.state is State.ACTIVE else ()
-    lacking = next((usage for usage in before if usage not in held), None)
+    lacking = next((usage for usage in before if usage not in held and usage not in taken), None)
     return None if lacking is None else Opening(lacking, _replaced_id(lacking, held))
 
 
 def _together(usages: Iterable[KeyUsageKind]) -> frozenset[KeyUsageKind]:
     return frozenset().union(*(_DOES[usage] for usage in usages))
+
+
+def _reason(enrollment: Enrollment) -> tuple[str, Cause, str | None, bool]:
+    """For whom and why it was opened: what follows by itself goes on with it."""
+    return enrollment.principal, enrollment.cause, enrollment.bulk_run_id, is_staging(enrollment.authority)
 
 
 def _replaced_id(usage: KeyUsageKind, held: Held) -> str | None:

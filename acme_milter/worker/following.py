@@ -6,8 +6,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
-from acme_milter.enrollment.kinds import in_use, next_of, usages_of
-from acme_milter.enrollment.model import Cause, Enrollment
+from acme_milter.enrollment.kinds import in_use, next_of, turns_taken, usages_of
+from acme_milter.enrollment.model import Cause, Enrollment, State
 from acme_milter.enrollment.staging import is_staging
 from acme_milter.eventlog import Event
 from acme_milter.store import audit, bulk_items, enrollments
@@ -36,7 +36,10 @@ def open_next(connection: sa.Connection, config: Config, ended: Enrollment, now:
     also = None
     if ended.bulk_run_id is not None:
         also = bulk_items.also_replaced(connection, ended.bulk_run_id, ended.address)
-    opening = next_of(wanted, ended, held, also)
+        # When a run repeats what failed, the other one may have been replaced long ago.
+        if not any(one.certificate_id == also and one.state is State.ACTIVE for one in known):
+            also = None
+    opening = next_of(wanted, ended, held, also, turns_taken(known, ended))
     if opening is None:
         return None
     opened = enrollments.open_new(

@@ -2,7 +2,8 @@
 """Which certificates a mailbox wants, which it lacks, which of them are over, and which is ordered next."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -18,6 +19,7 @@ from acme_milter.enrollment.kinds import (
     renewal_of,
     renewed_at_once,
     supersedes,
+    turns_taken,
     usages_of,
 )
 from acme_milter.enrollment.model import Cause, Enrollment, State
@@ -166,3 +168,26 @@ def test_nothing_is_ordered_in_circles_when_nothing_succeeds() -> None:
     assert next_of(PAIR, enrollment(ENCRYPT, State.FAILED), {}) is None
     assert next_of(PAIR, enrollment(ENCRYPT), held(ENCRYPT)) == Opening(SIGN)
     assert next_of(PAIR, enrollment(SIGN, State.FAILED), held(ENCRYPT)) is None
+
+
+def test_what_has_had_its_turn_is_not_ordered_again_whatever_came_of_it() -> None:
+    asked = enrollment(SIGN, State.FAILED, cause=Cause.ASKED, replaces_id="c-dual")
+    assert next_of(PAIR, asked, held(DUAL, ENCRYPT), taken={SIGN}) == Opening(ENCRYPT, "c-encrypt")
+    assert next_of(PAIR, asked, held(DUAL, ENCRYPT), taken=PAIR) is None
+    assert next_of(PAIR, asked, held(ENCRYPT), also="c-old", taken=PAIR) is None
+    assert next_of(PAIR, enrollment(ENCRYPT), held(ENCRYPT), taken=PAIR) is None
+
+
+def during(start: int, end: int, usage: KeyUsageKind, state: State, cause: Cause = Cause.ASKED) -> Enrollment:
+    """Opened and ended at these minutes."""
+    opened, ended = NOW + timedelta(minutes=start), NOW + timedelta(minutes=end)
+    return replace(enrollment(usage, state, cause=cause), opened_at=opened, state_since=ended)
+
+
+def test_those_have_had_their_turn_whose_end_was_the_begin_of_the_next() -> None:
+    last = during(20, 30, ENCRYPT, State.ACTIVE)
+    retried = [during(10, 20, ENCRYPT, State.FAILED), during(0, 10, SIGN, State.FAILED)]
+    assert turns_taken([last, *retried], last) == {SIGN, ENCRYPT}
+    assert turns_taken([last, during(0, 10, SIGN, State.FAILED)], last) == {ENCRYPT}
+    assert turns_taken([last, during(0, 20, SIGN, State.FAILED, Cause.RENEWAL)], last) == {ENCRYPT}
+    assert turns_taken([last, during(0, 25, SIGN, State.SUPERSEDED)], last) == {ENCRYPT}

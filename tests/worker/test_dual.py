@@ -57,6 +57,19 @@ def finish_all(bench: OrderBench) -> list[Enrollment]:
     return done
 
 
+def renew_one(bench: OrderBench, usage: KeyUsageKind) -> None:
+    """As if its time had come."""
+    old = next(stored for stored in bench.certificates() if stored.usage is usage)
+    with bench.database.write() as connection:
+        (due,) = [
+            one
+            for one in renewals.due(connection, "ca", bench.clock() + timedelta(days=400), 9)
+            if one.certificate_id == old.id
+        ]
+        choosing = Choosing(lambda: bench.config)
+        assert open_renewal(connection, bench.config, due, Cause.RENEWAL, set(), bench.clock(), choosing)
+
+
 def states(bench: OrderBench) -> dict[KeyUsageKind, list[State]]:
     """By kind, the oldest first."""
     with bench.database.read() as connection:
@@ -110,9 +123,32 @@ def test_a_first_order_that_failed_for_good_keeps_the_second_from_nothing(make_o
     assert second is not None
     assert second.usage is ENCRYPT
     assert finish(bench, second).state is State.ACTIVE
-    third = the_open_one(bench)  # what failed long ago is tried again with it
-    assert third is not None
-    assert third.usage is SIGN
+    assert the_open_one(bench) is None  # what has just failed for good would fail again
+    renew_one(bench, ENCRYPT)
+    assert [one.usage for one in finish_all(bench)] == [ENCRYPT, SIGN]  # what failed long ago is tried with a renewal
+
+
+@pytest.mark.parametrize("by", ["person", "run"])
+def test_orders_come_to_an_end_where_only_the_second_succeeds(make_orders: MakeOrderBench, by: str) -> None:
+    bench = make_orders()
+    ask(bench)
+    finish_all(bench)
+    (old,) = bench.certificates()
+    bench.change_policy(**PAIR)
+    if by == "person":
+        ask(bench, again=True)
+    else:
+        run_of(bench, Kind.REPLACE, replaces_id=old.id, also_replaces_id=old.id).feed()
+    bench.site.authority.set_knobs(CERT="bothuses")
+    first = the_open_one(bench)
+    assert first is not None
+    assert (finish(bench, first).state, first.replaces_id) == (State.FAILED, old.id)
+    bench.site.authority.reset_knobs()
+    second = the_open_one(bench)
+    assert second is not None
+    assert (finish(bench, second).state, second.usage) == (State.ACTIVE, ENCRYPT)
+    assert the_open_one(bench) is None
+    assert states(bench) == {DUAL: [State.ACTIVE], SIGN: [State.FAILED], ENCRYPT: [State.ACTIVE]}
 
 
 def test_a_failure_that_is_tried_again_is_tried_for_the_same_use(make_orders: MakeOrderBench) -> None:
@@ -133,17 +169,7 @@ def test_a_renewal_carries_its_use_and_takes_the_place_of_its_own_kind_only(make
     bench = make_pair(make_orders)
     ask(bench)
     finish_all(bench)
-    old = next(stored for stored in bench.certificates() if stored.usage is ENCRYPT)
-    with bench.database.write() as connection:
-        row = renewals.get(connection, old.id)
-        assert row is not None
-        (due,) = [
-            one
-            for one in renewals.due(connection, "ca", bench.clock() + timedelta(days=400), 9)
-            if one.certificate_id == old.id
-        ]
-        choosing = Choosing(lambda: bench.config)
-        assert open_renewal(connection, bench.config, due, Cause.RENEWAL, set(), bench.clock(), choosing)
+    renew_one(bench, ENCRYPT)
     assert [one.usage for one in finish_all(bench)] == [ENCRYPT]
     assert states(bench) == {SIGN: [State.ACTIVE], ENCRYPT: [State.SUPERSEDED, State.ACTIVE]}
 

@@ -2,7 +2,6 @@
 """The public part of an account key as a JSON Web Key (RFC 7517, RFC 7518 §6.2.1)."""
 
 import base64
-from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -13,12 +12,6 @@ def public_jwk(public_key: ec.EllipticCurvePublicKey) -> dict[str, str]:
     """The members RFC 7638 hashes for the thumbprint, and no other, of a P-256 key."""
     numbers = public_key.public_numbers()
     return {"crv": "P-256", "kty": "EC", "x": _coordinate(numbers.x), "y": _coordinate(numbers.y)}
-
-
-def public_key_of(jwk: Mapping[str, str]) -> ec.EllipticCurvePublicKey:
-    """The key that `public_jwk` wrote. Raises ValueError or KeyError for anything else."""
-    x, y = (int.from_bytes(base64.urlsafe_b64decode(jwk[name] + "=")) for name in ("x", "y"))
-    return ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
 
 
 def _coordinate(value: int) -> str:

@@ -73,6 +73,12 @@ def every(connection: sa.Connection, authority: str | None = None) -> list[Store
     return [StoredAccount(**row._asdict()) for row in connection.execute(wanted)]
 
 
+def has_key(connection: sa.Connection, thumbprint: str) -> bool:
+    """Whether the key with this thumbprint (RFC 7638) is an account's, or is to be: deactivated ones included."""
+    either = sa.or_(table.c.thumbprint == thumbprint, table.c.next_thumbprint == thumbprint)
+    return connection.execute(sa.select(table.c.id).where(either).limit(1)).first() is not None
+
+
 def number_in_use(connection: sa.Connection, authority: str, directory_url: str) -> int:
     """How many accounts the authority knows of ours."""
     return connection.execute(

@@ -3,14 +3,14 @@
 
 import base64
 import binascii
-import json
 import uuid
 from collections.abc import Callable
 from datetime import datetime
 
 import sqlalchemy as sa
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from acme_milter.certificate.csr import spki_of
 from acme_milter.certificate.request import BroughtRequest, RequestRefused, read_request
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.member import Member
@@ -18,10 +18,11 @@ from acme_milter.config.schema import Config, Policy
 from acme_milter.enrollment.kinds import Opening, in_use, opening_of, usages_of
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.eventlog import Event, log_event
-from acme_milter.keys.jwk import public_key_of
+from acme_milter.keys.jwk import public_jwk
 from acme_milter.store import accounts, audit, enrollments, mailbox_keys, revocations
 from acme_milter.store.database import Database
 from acme_milter.store.mailbox_keys import StoredMailboxKey
+from acme_milter.worker.accounts import thumbprint_of
 
 LARGEST = 64 * 1024
 """Octets of a request; one with an RSA-4096 key has some two thousand."""
@@ -113,9 +114,9 @@ def _check_usage(request: BroughtRequest, policy: Policy) -> None:
 
 def _kept(connection: sa.Connection, key: StoredMailboxKey) -> str:
     """The id under which the key is known, or is to be. Raises RequestRefused for one that must not be certified."""
-    for account in accounts.every(connection):  # RFC 8555 §11.1
-        if key.spki in {_spki_of(jwk) for jwk in (account.jwk, account.next_jwk) if jwk}:
-            raise RequestRefused("its key is an ACME account's, which must not be in a certificate (RFC 8555 §11.1)")
+    thumbprint = _thumbprint_of(key.spki)
+    if thumbprint is not None and accounts.has_key(connection, thumbprint):
+        raise RequestRefused("its key is an ACME account's, which must not be in a certificate (RFC 8555 §11.1)")
     for known in mailbox_keys.with_public_key(connection, key.spki):
         if known.principal != key.principal:
             raise RequestRefused("its key is another mailbox's; each has a key of its own")
@@ -128,9 +129,12 @@ def _kept(connection: sa.Connection, key: StoredMailboxKey) -> str:
     return key.id
 
 
-def _spki_of(jwk: str) -> bytes:
-    public: dict[str, str] = json.loads(jwk)
-    return spki_of(public_key_of(public))
+def _thumbprint_of(spki: bytes) -> str | None:
+    """The key's name among account keys; None for a kind of key that none of these is."""
+    public = serialization.load_der_public_key(spki)
+    if isinstance(public, ec.EllipticCurvePublicKey) and isinstance(public.curve, ec.SECP256R1):
+        return thumbprint_of(public_jwk(public))
+    return None
 
 
 def _put_to_use(

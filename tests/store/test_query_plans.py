@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from acme_milter.store import certificates, deliveries
+from acme_milter.store import accounts, certificates, deliveries
 from acme_milter.store.database import Database
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
@@ -49,3 +49,9 @@ def test_what_somebody_has_in_use_is_found_by_whose_it_is(
     assert whole_tables(steps) == []
     assert any("SEARCH certificate USING INDEX ix_certificate_" in step for step in steps), steps
     assert any("enrollment USING INDEX sqlite_autoindex_enrollment" in step for step in steps), steps
+
+
+def test_whether_a_key_is_an_accounts_is_looked_up_by_its_thumbprint(plans_of: PlansOf) -> None:
+    (steps,) = plans_of(lambda connection: accounts.has_key(connection, "t"))
+    assert whole_tables(steps) == []
+    assert {"ix_account_thumbprint", "ix_account_next_thumbprint"} <= {word for step in steps for word in step.split()}

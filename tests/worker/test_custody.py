@@ -25,6 +25,7 @@ from acme_milter.store import accounts, certificates, deliveries, enrollments, m
 from acme_milter.store.accounts import StoredAccount
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.mailbox_keys import StoredMailboxKey
+from acme_milter.worker.accounts import thumbprint_of
 from acme_milter.worker.custody import DeliverOnce
 from acme_milter.worker.delivery_keys import KeydFiles
 from acme_milter.worker.request_call import RequestCall
@@ -283,17 +284,23 @@ def test_a_request_that_comes_while_an_order_is_under_way_is_to_come_again(make_
 def test_account_keys_and_keys_of_others_and_keys_made_here_are_refused(make_orders: MakeOrderBench) -> None:
     bench = make_orders(mailboxes=2, policy={"custody": "csr"})
     first, second = bench.addresses
-    account_key = ec.generate_private_key(ec.SECP256R1())
+    account_key, next_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     with bench.database.write() as connection:
         accounts.insert(
             connection,
             StoredAccount(
                 id="a1", authority="old", directory_url="https://old.example/", sealed_key=b"x",
-                jwk=json.dumps(public_jwk(account_key.public_key())), thumbprint="t", url=None, terms_url=None,
-                created_at=bench.clock(),
+                jwk=json.dumps(public_jwk(account_key.public_key())), url=None, terms_url=None,
+                thumbprint=thumbprint_of(public_jwk(account_key.public_key())), created_at=bench.clock(),
             ),
         )  # fmt: skip
-    assert "RFC 8555 §11.1" in str(bring(bench, build_csr(account_key, [first]))["text"])
+        next_jwk = public_jwk(next_key.public_key())
+        assert accounts.begin_exchange(
+            connection, "a1", sealed_key=b"y", jwk=json.dumps(next_jwk), thumbprint=thumbprint_of(next_jwk),
+            at=bench.clock(),
+        )  # fmt: skip
+    for of_account in (account_key, next_key):
+        assert "RFC 8555 §11.1" in str(bring(bench, build_csr(of_account, [first]))["text"])
     assert bring(bench, build_csr(KEY, [first]))["outcome"] == "opened"
     assert "another mailbox's" in str(bring(bench, build_csr(KEY, [second]), second)["text"])
 

@@ -56,6 +56,10 @@ sa.Index(
     sqlite_where=_changing,
     postgresql_where=_changing,
 )
+# Whether a request's key is an account's: with an account for each mailbox there are as many as these.
+sa.Index("ix_account_thumbprint", account.c.thumbprint)
+_next = sa.text("next_thumbprint IS NOT NULL")
+sa.Index("ix_account_next_thumbprint", account.c.next_thumbprint, sqlite_where=_next, postgresql_where=_next)
 
 mailbox_key = sa.Table(
     "mailbox_key",

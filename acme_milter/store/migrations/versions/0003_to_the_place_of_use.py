@@ -49,6 +49,12 @@ def _accounts() -> None:
     changing = sa.text("next_sealed_key IS NOT NULL")
     columns = ["authority", "next_attempt_at"]
     op.create_index("ix_account_changing", "account", columns, sqlite_where=changing, postgresql_where=changing)
+    op.create_index("ix_account_thumbprint", "account", ["thumbprint"])
+    following = sa.text("next_thumbprint IS NOT NULL")
+    columns = ["next_thumbprint"]
+    op.create_index(
+        "ix_account_next_thumbprint", "account", columns, sqlite_where=following, postgresql_where=following
+    )
 
 
 def _rebuild_without_constraint() -> None:

@@ -17,6 +17,7 @@ from acme_milter.config.member import Member
 from acme_milter.config.schema import Config, Policy
 from acme_milter.enrollment.kinds import Opening, in_use, opening_of, usages_of
 from acme_milter.enrollment.model import Enrollment, State
+from acme_milter.enrollment.staging import is_staging
 from acme_milter.eventlog import Event, log_event
 from acme_milter.keys.jwk import public_jwk
 from acme_milter.store import accounts, audit, enrollments, mailbox_keys, revocations
@@ -145,12 +146,15 @@ def _put_to_use(
     usage: KeyUsageKind,
     now: datetime,
 ) -> tuple[str, Enrollment]:
-    """Give it to the order that waits for it, or open one; an order that is under way goes on as it is."""
+    """Give it to the order that waits for it, or open one; an order that is under way goes on as it is.
+
+    A rehearsal gets nothing: its order would be the request's only one, and bring no certificate.
+    """
     address = member.address
     known = enrollments.of_mailbox(connection, address)
     held = in_use(known, {member.principal}, policy.authorities[0])
     opening = opening_of((usage,), held, again=True) or Opening(usage)
-    waiting = next((one for one in known if one.is_open), None)
+    waiting = next((one for one in known if one.is_open and not is_staging(one.authority)), None)
     if waiting is not None:
         replaces_id = waiting.replaces_id if waiting.usage is usage else opening.replaces_id
         if waiting.state is not State.PLANNED or not enrollments.bring_key(

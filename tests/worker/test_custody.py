@@ -273,6 +273,14 @@ def test_of_two_certificates_the_one_whose_request_is_there_is_ordered_first(mak
     assert "digitalSignature" in (bench.step(following).last_error or "")
 
 
+def test_a_request_is_not_spent_on_a_rehearsal_that_waits_for_one(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(policy={"custody": "csr"})
+    rehearsal = bench.open(authority="ca:staging")
+    answer = bring(bench, build_csr(KEY, [bench.addresses[0]]))
+    assert (answer["outcome"], bench.get(str(answer["id"])).authority) == ("opened", "ca")
+    assert bench.get(rehearsal.id).key_id is None
+
+
 def test_a_request_that_comes_while_an_order_is_under_way_is_to_come_again(make_orders: MakeOrderBench) -> None:
     bench = make_orders(policy={"custody": "csr"})
     answer = bring(bench, build_csr(KEY, [bench.addresses[0]]))

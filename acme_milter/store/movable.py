@@ -5,12 +5,13 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from acme_milter.enrollment.model import OPEN_STATES, Enrollment, State
+from acme_milter.enrollment.model import OPEN_STATES, Enrollment
 from acme_milter.store import enrollments
 from acme_milter.store.schema import enrollment as table
 
 _FREE = sa.or_(table.c.lease_until.is_(None), table.c.lease_until < sa.bindparam("now"))
-_UNPLACED = sa.and_(table.c.state.in_([State.PLANNED.value, State.ORDERING.value]), table.c.order_url.is_(None))
+# Written out, as the partial index ix_enrollment_unplaced has it.
+_UNPLACED = sa.text("enrollment.state IN ('planned', 'ordering') AND enrollment.order_url IS NULL")
 _PAGE = (
     sa.select(table.c.id)
     .where(table.c.authority == sa.bindparam("with_authority"), _UNPLACED, _FREE, table.c.id > sa.bindparam("after"))

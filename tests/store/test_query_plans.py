@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from acme_milter.store import accounts, certificates, deliveries
+from acme_milter.store import accounts, certificates, deliveries, movable
 from acme_milter.store.database import Database
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
@@ -55,3 +55,9 @@ def test_whether_a_key_is_an_accounts_is_looked_up_by_its_thumbprint(plans_of: P
     (steps,) = plans_of(lambda connection: accounts.has_key(connection, "t"))
     assert whole_tables(steps) == []
     assert {"ix_account_thumbprint", "ix_account_next_thumbprint"} <= {word for step in steps for word in step.split()}
+
+
+def test_a_page_of_what_can_be_moved_is_read_in_its_order(plans_of: PlansOf) -> None:
+    """Sorting all that is planned for each page of a hundred is a square of it."""
+    (steps,) = plans_of(lambda connection: movable.page(connection, "ca", after="a", now=NOW, limit=100))
+    assert steps == ["SEARCH enrollment USING INDEX ix_enrollment_unplaced (authority=? AND id>?)"]

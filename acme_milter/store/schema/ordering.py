@@ -135,6 +135,15 @@ sa.Index(
 _leased = sa.text("lease_until IS NOT NULL")
 sa.Index("ix_enrollment_leased", enrollment.c.lease_until, sqlite_where=_leased, postgresql_where=_leased)
 sa.Index("ix_enrollment_address", enrollment.c.address)
+# What another authority could take over, by id: a hundred thousand of them are looked at page by page.
+_unplaced = sa.text("state IN ('planned', 'ordering') AND order_url IS NULL")
+sa.Index(
+    "ix_enrollment_unplaced",
+    enrollment.c.authority,
+    enrollment.c.id,
+    sqlite_where=_unplaced,
+    postgresql_where=_unplaced,
+)
 # What an authority's budgets are counted from: enrollments opened, orders begun, and orders that ended.
 sa.Index("ix_enrollment_authority_opened", enrollment.c.authority, enrollment.c.cause, enrollment.c.opened_at)
 sa.Index("ix_enrollment_authority_began", enrollment.c.authority, enrollment.c.began_ordering_at, enrollment.c.cause)

@@ -15,6 +15,7 @@ def upgrade() -> None:
     _certificates()
     _replies()
     _authorities()
+    _unplaced()
     _deliveries()
     _aliases()
 
@@ -96,6 +97,12 @@ def _certificates() -> None:
         sqlite_where=one_purpose,
         postgresql_where=one_purpose,
     )
+
+
+def _unplaced() -> None:
+    unplaced = sa.text("state IN ('planned', 'ordering') AND order_url IS NULL")
+    columns = ["authority", "id"]
+    op.create_index("ix_enrollment_unplaced", "enrollment", columns, sqlite_where=unplaced, postgresql_where=unplaced)
 
 
 def _replies() -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from acme_milter.enrollment.model import CHALLENGED_STATES, OPEN_STATES, State
+from acme_milter.enrollment.model import CHALLENGED_STATES, OPEN_STATES, Enrollment, State
 from acme_milter.store.schema import account as table
 from acme_milter.store.schema import enrollment
 
@@ -65,6 +65,23 @@ def get(connection: sa.Connection, account_id: str) -> StoredAccount | None:
     return None if row is None else StoredAccount(**row._asdict())
 
 
+def ordered_with(connection: sa.Connection, ordered: Enrollment) -> StoredAccount | None:
+    """The account that an enrollment was ordered with, in use or not; None: ordering has not begun.
+
+    What began in the time when every authority had one account for everybody does not say so: it was that one.
+    """
+    if ordered.account_id is not None:
+        return get(connection, ordered.account_id)
+    if ordered.began_ordering_at is None:
+        return None
+    shared = table.c.authority == ordered.authority, table.c.scope == "", table.c.url.is_not(None)
+    was_there = table.c.created_at <= ordered.began_ordering_at
+    latest = sa.case((was_there, table.c.created_at))
+    query = sa.select(table).where(*shared).order_by(was_there.desc(), latest.desc(), table.c.created_at)
+    row = connection.execute(query.limit(1)).first()
+    return None if row is None else StoredAccount(**row._asdict())
+
+
 def every(connection: sa.Connection, authority: str | None = None) -> list[StoredAccount]:
     """Deactivated ones included, the oldest first."""
     wanted = sa.select(table).order_by(table.c.created_at, table.c.id)
@@ -106,6 +123,7 @@ def latest_deactivated(
             table.c.deactivated_at.is_not(None),
         )
         .order_by(table.c.deactivated_at.desc())
+        .limit(1)
     ).first()
     return None if row is None else StoredAccount(**row._asdict())
 
@@ -213,9 +231,6 @@ def open_challenges(connection: sa.Connection, account: StoredAccount, now: date
 
     One that is only about to be ordered counts while a step of it is under way: its request may be out.
     """
-    ours = enrollment.c.account_id == account.id
-    if not account.scope:  # from the time when every authority had one account
-        ours = sa.or_(ours, enrollment.c.account_id.is_(None))
     ordering = enrollment.c.state == State.ORDERING.value
     may_be_out = sa.or_(enrollment.c.order_url.is_not(None), enrollment.c.lease_until > now)
     return connection.execute(
@@ -223,7 +238,7 @@ def open_challenges(connection: sa.Connection, account: StoredAccount, now: date
         .select_from(enrollment)
         .where(
             enrollment.c.authority == account.authority,
-            ours,
+            _ordered_with(account),
             enrollment.c.state.in_([State.ORDERING.value, *sorted(state.value for state in CHALLENGED_STATES)]),
             sa.or_(~ordering, may_be_out),
         )
@@ -236,8 +251,17 @@ def open_enrollments(connection: sa.Connection, account: StoredAccount) -> list[
         connection.execute(
             sa.select(enrollment.c.id).where(
                 enrollment.c.authority == account.authority,
-                enrollment.c.account_id == account.id,
+                _ordered_with(account),
                 enrollment.c.state.in_(sorted(state.value for state in OPEN_STATES)),
             )
         ).scalars()
     )
+
+
+def _ordered_with(account: StoredAccount) -> sa.ColumnElement[bool]:
+    ours = enrollment.c.account_id == account.id
+    if account.scope:
+        return ours
+    # From the time when every authority had one account.
+    theirs = sa.and_(enrollment.c.account_id.is_(None), enrollment.c.began_ordering_at.is_not(None))
+    return sa.or_(ours, theirs)

@@ -116,12 +116,7 @@ class Answerer:
 
     def _account(self, connection: sa.Connection, enrollment: Enrollment) -> StoredAccount:
         """The one that the order was placed with: the digest is of its key, whoever else has accounts there."""
-        if enrollment.account_id is None:  # from the time when every authority had one account
-            account = accounts.find(
-                connection, enrollment.authority, self._config().authorities[enrollment.authority].directory
-            )
-        else:
-            account = accounts.get(connection, enrollment.account_id)
+        account = accounts.ordered_with(connection, enrollment)
         assert account is not None
         return account
 

@@ -15,9 +15,9 @@ from acme_milter.store import accounts, enrollments
 from acme_milter.store.accounts import StoredAccount
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
-from acme_milter.worker.accounts import Accounts, AuthorityUnusable, KeydSigner, scope_of
+from acme_milter.worker.accounts import AccountGone, Accounts, AuthorityUnusable, KeydSigner, scope_of
 
-__all__ = ["Authorities", "AuthorityUnusable", "KeydSigner"]
+__all__ = ["AccountGone", "Authorities", "AuthorityUnusable", "KeydSigner"]
 
 USER_AGENT = f"acme-milter/{__version__}"
 
@@ -90,31 +90,35 @@ class Authorities:
         return self.client_with(self.account(name, address))
 
     def client_of(self, enrollment: Enrollment) -> AcmeClient:
-        """The client that an enrollment was ordered with, or is to be: nobody else can see its order."""
+        """The client that an enrollment was ordered with, or is to be: nobody else can see its order.
+
+        Raises AccountGone when the account cannot be used any more, and else as `client` does.
+        """
         account = self._ordered_with(enrollment)
         if account is None:
             return self.client(enrollment.authority, enrollment.address)
         if account.deactivated_at is not None:
-            raise AuthorityUnusable("the account that it was ordered with was deactivated")
+            raise AccountGone("the account that it was ordered with was deactivated")
         return self.client_with(account)
 
     def client_that_issued(self, certificate: StoredCertificate) -> AcmeClient:
         """RFC 8555 §7.6: the account that a certificate was issued to may revoke it.
 
-        Where that one was closed, the one in use instead: authorities may take its word for the same mailbox.
+        Where that one was closed, or lives elsewhere than where requests go now, the one in use instead: authorities
+        may take its word for the same mailbox.
         """
         with self._database.read() as connection:
             enrollment = enrollments.get(connection, certificate.enrollment_id)
-            account_id = None if enrollment is None else enrollment.account_id
-            account = None if account_id is None else accounts.get(connection, account_id)
-        if account is None or account.deactivated_at is not None:
+            account = None if enrollment is None else accounts.ordered_with(connection, enrollment)
+        directory = self.settings(certificate.authority).directory
+        if account is None or account.deactivated_at is not None or account.directory_url != directory:
             return self.client(certificate.authority, certificate.address)
         return self.client_with(account)
 
     def client_with(self, account: StoredAccount) -> AcmeClient:
-        """By one account. Raises AuthorityUnusable when it lives elsewhere than where requests go now."""
+        """By one account. Raises AccountGone when it lives elsewhere than where requests go now."""
         if account.directory_url != self.settings(account.authority).directory:
-            raise AuthorityUnusable(
+            raise AccountGone(
                 f"authorities.{account.authority}.directory has changed; the account is at {account.directory_url}"
             )
         assert account.url is not None  # `account` registers, and orders are placed with registered ones only
@@ -153,10 +157,10 @@ class Authorities:
             network.close()
 
     def _ordered_with(self, enrollment: Enrollment) -> StoredAccount | None:
-        if enrollment.account_id is None:
+        if enrollment.account_id is None and enrollment.began_ordering_at is None:
             return None
         with self._database.read() as connection:
-            return accounts.get(connection, enrollment.account_id)
+            return accounts.ordered_with(connection, enrollment)
 
     def _connect(self, name: str, settings: Authority) -> Network:
         try:

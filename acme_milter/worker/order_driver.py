@@ -17,7 +17,7 @@ from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store import enrollments
 from acme_milter.worker.agreement import wants_agreement
-from acme_milter.worker.authorities import AuthorityUnusable
+from acme_milter.worker.authorities import AccountGone, AuthorityUnusable
 from acme_milter.worker.choice import Choosing
 from acme_milter.worker.clock_watch import WRONG
 from acme_milter.worker.custody import brought_key
@@ -78,6 +78,10 @@ class OrderDriver:
                     return Step(Deferred(next_attempt_at=self._desk.clock() + LOOK_AT_OUTBOX))
         except OrderDied as died:
             return self._fail(enrollment, str(died), again=died.again)
+        except AccountGone as gone:
+            if enrollment.state is State.ISSUED:
+                raise
+            return self._fail(enrollment, str(gone), again=True)  # no other account can see the order
         except ServerRefused as refused:
             # Signed with a key that was exchanged meanwhile, it will be taken with the new one.
             stale = self._desk.authorities.key_has_just_changed(enrollment)
@@ -102,8 +106,8 @@ class OrderDriver:
             return
         # A clock that has jumped ahead must not end an order: ask the authority what time it is, right now.
         try:
-            self._desk.client(enrollment).network.ask_the_time()
-        except AcmeError:
+            self._desk.authorities.network(enrollment.authority).ask_the_time()
+        except (AcmeError, AuthorityUnusable):
             if not self._goes_elsewhere(enrollment):
                 raise
         if self._desk.clock() - self._desk.clock_error(enrollment) > deadline:

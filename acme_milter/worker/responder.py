@@ -19,7 +19,7 @@ from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store import audit, enrollments, outbox
 from acme_milter.store.database import Database
 from acme_milter.store.outbox import OutboxEntry
-from acme_milter.worker.authorities import Authorities
+from acme_milter.worker.authorities import Authorities, AuthorityUnusable
 from acme_milter.worker.reply_fate import NOBODY_LOOKS, is_at_hand
 from acme_milter.worker.vault import Vault
 
@@ -91,7 +91,7 @@ class Responder:
             return False
         try:
             sent = entry.handovers >= MOST_HANDOVERS or self._authority_has_it(enrollment)
-        except (AcmeError, KeydUnavailable, KeydRefused) as error:
+        except (AcmeError, AuthorityUnusable, KeydUnavailable, KeydRefused) as error:
             asks_at = self.clock() + AMBIGUOUS_PAUSE
             self._defer(entry, asks_at, f"whether the authority has the reply is unknown: {error}", certain=False)
             return False
@@ -100,7 +100,7 @@ class Responder:
         return not sent
 
     def _authority_has_it(self, enrollment: Enrollment) -> bool:
-        """Raises AcmeError and keys errors when that cannot be found out now."""
+        """Raises AcmeError, AuthorityUnusable and keys errors when that cannot be found out now."""
         if enrollment.authorization_url is None:
             return False
         try:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from acme_milter.acme.problem import ErrorType, ServerRefused
-from acme_milter.enrollment.model import State
+from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.lab.processes import wait_until
 from acme_milter.store import accounts, certificates, pauses, revocations
+from acme_milter.store.schema import enrollment as enrollment_table
 from acme_milter.worker.authorities import AuthorityUnusable
 from acme_milter.worker.revoker import Revoker
 from tests.worker.account_desk import AccountDesk
@@ -196,6 +197,111 @@ class TestDeactivating:
         (certificate,) = bench.certificates()
         client = bench.authorities.client_that_issued(certificate)
         assert client.account_url == bench.authorities.client("ca").account_url
+
+
+class TestOrdersWhoseAccountIsGone:
+    """Nobody else can see them, and while one is open the mailbox gets no other."""
+
+    @staticmethod
+    def end_in_a_successor(desk: AccountDesk, enrollment: Enrollment, why: str) -> Enrollment:
+        ended = desk.bench.step(enrollment)
+        assert ended.state is State.FAILED
+        assert why in str(ended.last_error)
+        assert ended.successor_id is not None
+        successor = desk.bench.get(ended.successor_id)
+        assert successor.state is State.PLANNED
+        return successor
+
+    @staticmethod
+    def move(desk: AccountDesk) -> None:
+        """The same CA by another URL."""
+        desk.bench.configure({"directory": f"{desk.bench.site.authority.directory_url}?moved"}, {})
+
+    @staticmethod
+    def forget_whose(desk: AccountDesk, enrollment: Enrollment) -> Enrollment:
+        """As the upgrade leaves what was ordered before it."""
+        with desk.bench.database.write() as connection:
+            ours = enrollment_table.c.id == enrollment.id
+            connection.execute(enrollment_table.update().where(ours).values(account_id=None))
+        return desk.bench.get(enrollment.id)
+
+    @pytest.mark.parametrize("known", [True, False], ids=["it says whose it is", "from before it did"])
+    @pytest.mark.parametrize("state", [State.ORDERING, State.AWAITING_MAIL])
+    def test_a_change_of_the_directory_ends_them(self, make_orders: MakeOrderBench, state: State, known: bool) -> None:
+        desk = the_desk(make_orders)
+        bench = desk.bench
+        opened = bench.step_until(bench.open(), state)
+        opened = opened if known else self.forget_whose(desk, opened)
+        self.move(desk)
+        successor = self.end_in_a_successor(desk, opened, "authorities.ca.directory has changed")
+        assert bench.step_until(successor, State.AWAITING_MAIL).account_id != opened.account_id
+
+    def test_their_deadline_is_reached_though_nobody_can_sign_for_them(self, make_orders: MakeOrderBench) -> None:
+        desk = the_desk(make_orders)
+        bench = desk.bench
+        waiting = bench.step_until(bench.open(), State.AWAITING_MAIL)
+        self.close(desk)
+        with bench.moved_ahead(days=2):
+            self.end_in_a_successor(desk, waiting, "ran out of time")
+        bench.authorities.network("ca").ask_the_time()
+
+    @staticmethod
+    def close(desk: AccountDesk) -> None:
+        """As another worker does, between two looks of ours."""
+        with desk.bench.database.write() as connection:
+            accounts.deactivate(connection, desk.one().id, desk.bench.clock())
+
+    @pytest.mark.parametrize("known", [True, False], ids=["it says whose it is", "from before it did"])
+    def test_an_account_that_is_closed_while_ordering_begins_ends_them(
+        self, make_orders: MakeOrderBench, known: bool
+    ) -> None:
+        desk = the_desk(make_orders)
+        bench = desk.bench
+        ordering = bench.step_until(bench.open(), State.ORDERING)
+        ordering = ordering if known else self.forget_whose(desk, ordering)
+        self.close(desk)
+        successor = self.end_in_a_successor(desk, ordering, "deactivated")
+        with pytest.raises(AuthorityUnusable, match="register ca --again"):
+            bench.driver.take_step(successor)
+        desk.ask("register-account", again=True)
+        assert bench.step_until(successor, State.ORDERING).account_id == desk.stored()[-1].id
+
+    def test_closing_ends_what_was_ordered_before_orders_said_whose_they_are(self, make_orders: MakeOrderBench) -> None:
+        desk = AccountDesk(make_orders(mailboxes=2))
+        bench = desk.bench
+        first, second = bench.addresses
+        waiting = self.forget_whose(desk, bench.step_until(bench.open(first), State.AWAITING_MAIL))
+        planned = bench.open(second)
+        (row,) = desk.ask("deactivate-accounts")["accounts"]
+        assert row["cancelled"] == 1
+        assert bench.get(waiting.id).state is State.CANCELLED
+        assert bench.get(planned.id).state is State.PLANNED, "it was not begun with any account"
+
+    def test_old_orders_and_certificates_stay_with_the_shared_account_when_the_scope_changes(
+        self, make_orders: MakeOrderBench
+    ) -> None:
+        desk = the_desk(make_orders)
+        bench = desk.bench
+        waiting = self.forget_whose(desk, bench.step_until(bench.open(), State.AWAITING_MAIL))
+        shared = desk.one()
+        bench.configure({"account": "per_mailbox"}, {})
+        own = bench.authorities.account("ca", bench.addresses[0])
+        active = bench.step_until(bench.answer_mail(waiting), State.ACTIVE)
+        assert bench.authorities.client_of(active).account_url == shared.url != own.url
+        (certificate,) = bench.certificates()
+        assert bench.authorities.client_that_issued(certificate).account_url == shared.url
+
+    def test_a_certificate_whose_account_lives_elsewhere_is_offered_for_revocation_by_the_one_in_use(
+        self, make_orders: MakeOrderBench
+    ) -> None:
+        desk = the_desk(make_orders)
+        bench = desk.bench
+        desk.certify()
+        self.move(desk)
+        (certificate,) = bench.certificates()
+        client = bench.authorities.client_that_issued(certificate)
+        assert client.account_url == bench.authorities.client("ca").account_url
+        assert len(desk.stored()) == 2
 
 
 def test_a_refusal_right_after_an_exchange_of_keys_is_not_taken_for_the_last_word(

@@ -9,6 +9,7 @@ from acme_milter.acme.authorization import AuthorizationStatus, ChallengeStatus
 from acme_milter.acme.problem import Problem, ServerBusy, ServerRefused
 from acme_milter.enrollment.model import State
 from acme_milter.keys.client import KeydUnavailable
+from acme_milter.worker.authorities import AccountGone
 from tests.protocol.sample_mail import NOW
 from tests.worker.fickle_smtp import Mood
 from tests.worker.reply_post import Authority, Post
@@ -53,7 +54,11 @@ def test_after_a_crash_nothing_goes_out_when_the_authority_has_the_reply(
     assert interrupted.state is State.REPLIED
 
 
-@pytest.mark.parametrize("trouble", [ServerBusy("no answer"), KeydUnavailable("keyd: away")], ids=["CA", "keyd"])
+@pytest.mark.parametrize(
+    "trouble",
+    [ServerBusy("no answer"), KeydUnavailable("keyd: away"), AccountGone("deactivated")],
+    ids=["CA", "keyd", "account"],
+)
 def test_after_a_crash_nothing_goes_out_before_the_authority_could_be_asked(
     interrupted: Post, trouble: Exception
 ) -> None:

@@ -25,13 +25,18 @@ from acme_milter.ipc.frames import FrameError, receive_frame, send_frame
 Handler = Callable[[dict[str, object], bytes], tuple[dict[str, object], bytes]]
 FileHandler = Callable[[dict[str, object], bytes, int], tuple[dict[str, object], bytes]]
 
+PEER_UID = "peer_uid"
+"""The member of a header that says whose request it is, where a server was made to say so."""
+
 _MAX_CONNECTIONS = 1024
 _FRAME_SECONDS = 10.0  # for the rest of a frame once its first octet is there, and for writing the answer
+_LOCK_SECONDS = 5.0  # another server that starts needs far less
+_LOCK_PAUSE = 0.02
 _UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 
 
 class AddressInUse(Exception):
-    """The path belongs to a live server, or is not a socket at all."""
+    """The path belongs to a live server, or is not a socket at all, or its directory is kept locked."""
 
     safe_text = True
 
@@ -43,7 +48,8 @@ class FrameServer:
     exceptions are answered {"error": "internal"} and given to `on_error`; they never end the server.
     `handle_file` takes a request that came with an open file, and its descriptor, which is closed afterwards; without
     it the kernel closes such files unseen. `peer_allowed` is asked with the user id of each new connection's process
-    (SO_PEERCRED); a connection it does not allow is closed unread.
+    (SO_PEERCRED); a connection it does not allow is closed unread. With `tell_peer` each header has that user id under
+    PEER_UID, whatever the peer wrote there.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class FrameServer:
         handle_file: FileHandler | None = None,
         on_error: Callable[[Exception], None] | None = None,
         peer_allowed: Callable[[int], bool] | None = None,
+        tell_peer: bool = False,
     ) -> None:
         if threads < 1:
             raise ValueError("a server needs a thread")
@@ -65,6 +72,7 @@ class FrameServer:
         self._handle_file = handle_file
         self._on_error = on_error
         self._peer_allowed = peer_allowed
+        self._tell_peer = tell_peer
         self._thread_count = threads
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -175,9 +183,8 @@ class FrameServer:
     def _is_allowed(self, connection: socket.socket) -> bool:
         if self._peer_allowed is None:
             return True
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         try:
-            return self._peer_allowed(_UCRED.unpack(credentials)[1])
+            return self._peer_allowed(_peer_uid(connection))
         except Exception as error:  # noqa: BLE001 as for a handler: a doubt refuses the peer, not the service
             self._report(error)
             return False
@@ -212,6 +219,8 @@ class FrameServer:
         request = receive_frame(connection, deadline=time.monotonic() + _FRAME_SECONDS, descriptors=files)
         if request is None:
             return False
+        if self._tell_peer:
+            request[0][PEER_UID] = _peer_uid(connection)
         answer: dict[str, object]
         try:
             if files and self._handle_file is not None:
@@ -234,13 +243,20 @@ class FrameServer:
             self._on_error(error)
 
 
+def _peer_uid(connection: socket.socket) -> int:
+    """Whose process connected, as the kernel noted it then."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid: int = _UCRED.unpack(credentials)[1]
+    return uid
+
+
 def _listen(path: Path, mode: int) -> tuple[socket.socket, tuple[int, int]]:
     """A listening socket at `path`, and the (device, inode) of its file."""
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # Of two servers that start together, the second must see the first one live, not its stale
         # predecessor.
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        _lock(directory, path.parent)
         _clear_stale(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -257,6 +273,20 @@ def _listen(path: Path, mode: int) -> tuple[socket.socket, tuple[int, int]]:
         return listener, (made.st_dev, made.st_ino)
     finally:
         os.close(directory)
+
+
+def _lock(directory: int, path: Path) -> None:
+    """Anybody who may read the directory can have locked it: that must be told, and not waited for."""
+    give_up = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise AddressInUse(f"{path} is kept locked by another process; find it with: fuser -v {path}") from None
+            time.sleep(_LOCK_PAUSE)
+        else:
+            return
 
 
 def _clear_stale(path: Path) -> None:

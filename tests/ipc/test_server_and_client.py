@@ -2,6 +2,7 @@
 """A server and its clients over a real unix socket."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ import pytest
 
 from acme_milter.ipc.client import FrameClient, PeerUnavailable
 from acme_milter.ipc.frames import MAX_FRAME, receive_frame, send_frame
-from acme_milter.ipc.server import AddressInUse, FrameServer
+from acme_milter.ipc.server import PEER_UID, AddressInUse, FrameServer
 
 Header = dict[str, object]
 
@@ -121,6 +122,17 @@ def test_a_file_that_is_no_socket_is_not_displaced(tmp_path: Path) -> None:
     assert path.read_text() == "somebody's"
 
 
+def test_a_directory_that_somebody_keeps_locked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acme_milter.ipc.server._LOCK_SECONDS", 0.0)
+    holder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(AddressInUse, match=f"{tmp_path} is kept locked by another process"):
+            FrameServer(tmp_path / "s", 0o600, _echo, threads=1).start()
+    finally:
+        os.close(holder)
+
+
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as dead:
@@ -205,6 +217,13 @@ def test_the_peers_user_is_what_the_kernel_says(tmp_path: Path) -> None:
     with FrameServer(path, 0o600, _echo, threads=1, peer_allowed=allowed):
         _ask(path, {})
     assert seen == [os.getuid()]
+
+
+def test_a_handler_is_told_the_peers_user_whatever_the_peer_says(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with FrameServer(path, 0o600, _echo, threads=1, tell_peer=True):
+        assert _ask(path, {PEER_UID: 4711}) == {"echo": {PEER_UID: os.getuid()}}
+        assert _ask(path, {}) == {"echo": {PEER_UID: os.getuid()}}
 
 
 def test_an_answer_that_is_no_frame_is_unavailable(tmp_path: Path) -> None:

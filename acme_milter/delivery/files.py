@@ -9,8 +9,9 @@ from acme_milter.certificate.pem_chain import parse_pem_chain, write_pem_chain
 from acme_milter.certificate.pkcs12 import P12Format
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.delivery import BundleFormat, FilesTarget
+from acme_milter.delivery.directories import Rights
 from acme_milter.delivery.mobileconfig import build_profile
-from acme_milter.delivery.placing import Rights, directory_of, encoded, filled, placing, rights
+from acme_milter.delivery.placing import directory_of, encoded, filled, placing, rights
 from acme_milter.delivery.target import Delivered, DeliveryFailed, Parcel
 
 _PASSPHRASE_RIGHTS = 0o660  # never for others, whatever the files' own mode

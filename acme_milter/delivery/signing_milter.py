@@ -12,7 +12,8 @@ from pathlib import Path
 from acme_milter.certificate.pem_chain import parse_pem_chain, write_pem_chain
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.delivery import SigningMilterTarget
-from acme_milter.delivery.placing import Place, Rights, encoded, placing, rights, rights_kept
+from acme_milter.delivery.directories import Rights
+from acme_milter.delivery.placing import Place, encoded, placing, rights, rights_kept
 from acme_milter.delivery.target import Delivered, DeliveryFailed, Parcel
 from acme_milter.keys.clear_file import write_all
 from acme_milter.program import ProgramAbsent, ProgramFault, run_program
@@ -81,7 +82,7 @@ def _enter_in_table(table: Path, address: str, file: str, given: Rights, seconds
     """Replace the address's line, or append one. Other lines stay as they are, and so do the rights of the file."""
     key = address.lower()
     with placing(table.parent, (), given) as place:
-        place.lock(seconds)
+        place.lock(table.name, seconds)
         found = place.read(table.name, _MAX_TABLE)
         lines = [] if found is None else found[0].decode("utf-8", "surrogateescape").splitlines()
         kept = [line for line in lines if not _is_for(line, key)]

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from acme_milter.delivery.placing import Rights, placing, rights_kept
+from acme_milter.delivery.directories import Rights
+from acme_milter.delivery.placing import placing, rights_kept
 from acme_milter.delivery.smimea_record import SmimeaRecord, owner_name
 from acme_milter.delivery.target import DeliveryFailed
 
@@ -35,7 +36,7 @@ def write_block(
     # The directory and what the path leads to: a link to the snippet stays one.
     path = path.resolve()
     with placing(path.parent, (), _RIGHTS) as place:
-        place.lock(patience)
+        place.lock(path.name, patience)
         found = place.read(path.name, _MAX_SNIPPET)
         old = b"" if found is None else found[0]
         blocks = _read(old, path)

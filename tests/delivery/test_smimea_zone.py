@@ -13,7 +13,8 @@ import pytest
 
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.delivery import SmimeaTarget
-from acme_milter.delivery.placing import Rights, placing
+from acme_milter.delivery.directories import Rights
+from acme_milter.delivery.placing import placing
 from acme_milter.delivery.smimea import SmimeaDelivery
 from acme_milter.delivery.smimea_record import owner_name
 from acme_milter.delivery.target import DeliveryFailed
@@ -155,13 +156,13 @@ def test_many_writers_lose_nothing_of_a_snippet(snippet: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda address: put(zone_target(snippet, usage="3 1 1"), address), addresses))
     assert sorted(re.findall(r"^; (\S+@\S+)$", snippet.read_text(), re.MULTILINE)) == sorted(addresses)
-    assert list(snippet.parent.iterdir()) == [snippet]
+    assert sorted(snippet.parent.iterdir()) == [snippet.parent / f".{snippet.name}.lock", snippet]
     checked(snippet)
 
 
 def test_a_snippet_that_another_writer_holds_is_tried_again(snippet: Path) -> None:
     with placing(snippet.parent, (), Rights(0o644)) as other:
-        other.lock(1.0)
+        other.lock(snippet.name, 1.0)
         with pytest.raises(DeliveryFailed, match="is locked by another delivery") as failure:
             put(zone_target(snippet, timeout="50ms"), "alice@example.org")
     assert not failure.value.permanent

@@ -61,3 +61,11 @@ def test_a_page_of_what_can_be_moved_is_read_in_its_order(plans_of: PlansOf) -> 
     """Sorting all that is planned for each page of a hundred is a square of it."""
     (steps,) = plans_of(lambda connection: movable.page(connection, "ca", after="a", now=NOW, limit=100))
     assert steps == ["SEARCH enrollment USING INDEX ix_enrollment_unplaced (authority=? AND id>?)"]
+
+
+def test_the_account_that_was_closed_last_is_found_by_its_scope(plans_of: PlansOf) -> None:
+    (steps,) = plans_of(
+        lambda connection: accounts.latest_deactivated(connection, "ca", "https://ca.example/", "a@org.example")
+    )
+    assert len(steps) == 1, steps
+    assert "USING INDEX ix_account_deactivated (authority=? AND directory_url=? AND scope=?" in steps[0]

@@ -48,6 +48,16 @@ sa.Index(
     sqlite_where=_in_use,
     postgresql_where=_in_use,
 )
+_deactivated = sa.text("deactivated_at IS NOT NULL")
+sa.Index(
+    "ix_account_deactivated",
+    account.c.authority,
+    account.c.directory_url,
+    account.c.scope,
+    account.c.deactivated_at,
+    sqlite_where=_deactivated,
+    postgresql_where=_deactivated,
+)
 _changing = sa.text("next_sealed_key IS NOT NULL")
 sa.Index(
     "ix_account_changing",

@@ -47,6 +47,9 @@ def _accounts() -> None:
     in_use = sa.text("deactivated_at IS NULL")
     columns = ["authority", "directory_url", "scope"]
     op.create_index("uq_account_in_use", "account", columns, unique=True, sqlite_where=in_use, postgresql_where=in_use)
+    closed = sa.text("deactivated_at IS NOT NULL")
+    columns += ["deactivated_at"]
+    op.create_index("ix_account_deactivated", "account", columns, sqlite_where=closed, postgresql_where=closed)
     changing = sa.text("next_sealed_key IS NOT NULL")
     columns = ["authority", "next_attempt_at"]
     op.create_index("ix_account_changing", "account", columns, sqlite_where=changing, postgresql_where=changing)

@@ -210,7 +210,9 @@ def adopt_next_key(connection: sa.Connection, account: StoredAccount, at: dateti
 
 
 def give_up_exchange(connection: sa.Connection, account: StoredAccount, error: str) -> None:
-    """The authority has said that it does not have the next key and does not want it: the old one stays."""
+    """The old key stays: the authority has said that it does not have the next one and does not want it, or cannot
+    be asked any more.
+    """
     connection.execute(
         table.update()
         .where(table.c.id == account.id, table.c.next_thumbprint == account.next_thumbprint)

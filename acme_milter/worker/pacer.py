@@ -120,7 +120,7 @@ class Pacer:
                 left[f"{key} {limit}"] = limit - used
         why, places = min(left.items(), key=lambda item: item[1])
         forbidden = f"paused: {pause.reason}" if pause is not None else self._objection(name)
-        if forbidden is None and accounts.number_changing(connection, name):
+        if forbidden is None and _everybody_waits_for_a_key(connection, name, authority):
             forbidden = "an account's key is being exchanged"
         if forbidden is not None:
             # What was leased before the pause has not begun, and does not any more.
@@ -137,3 +137,11 @@ class Pacer:
     ) -> int:
         used = sum(begun.get(cause, 0) + beginning.get(cause, 0) for cause in BACKGROUND_CAUSES)
         return self._pace(connection, name, now) - used
+
+
+def _everybody_waits_for_a_key(connection: sa.Connection, name: str, authority: Authority) -> bool:
+    """Where mailboxes have accounts of their own, one that waits for its key is held back by itself, in its step."""
+    if authority.account != "shared":
+        return False
+    shared = accounts.find(connection, name, authority.directory)
+    return shared is not None and shared.is_changing

@@ -25,7 +25,7 @@ from acme_milter.store.accounts import StoredAccount
 from acme_milter.store.database import Database
 from acme_milter.worker.accounts import public_text, thumbprint_of
 from acme_milter.worker.agreement import wants_agreement
-from acme_milter.worker.authorities import Authorities, AuthorityUnusable, KeydSigner
+from acme_milter.worker.authorities import AccountGone, Authorities, AuthorityUnusable, KeydSigner
 
 EVERY = timedelta(seconds=2)
 LOOK_AGAIN = timedelta(seconds=5)
@@ -83,7 +83,7 @@ class Rollover:
                 return
         try:
             self._offer(account)
-        except KeyNotWanted as refusal:
+        except (KeyNotWanted, AccountGone) as refusal:
             self._give_up(account, str(refusal))
         except (AcmeError, AuthorityUnusable, KeydUnavailable, KeydRefused) as error:
             self._failures[account_id] += 1

@@ -191,3 +191,30 @@ def test_an_account_is_not_closed_in_the_middle_of_an_exchange(desk: AccountDesk
     desk.ask("rollover-accounts")
     assert "being exchanged" in desk.ask("deactivate-accounts")["text"]
     assert desk.one().deactivated_at is None
+
+
+def test_an_exchange_of_one_mailboxs_key_holds_back_that_mailbox_only(make_orders: MakeOrderBench) -> None:
+    desk = AccountDesk(make_orders(mailboxes=2, authority={"account": "per_mailbox"}))
+    bench = desk.bench
+    first, second = bench.addresses
+    bench.authorities.account("ca", first)
+    desk.ask("rollover-accounts", account=first)
+    with bench.database.read() as connection:
+        assert bench.pacer.room(connection, "ca", bench.clock()).places > 0
+    assert isinstance(bench.driver.take_step(bench.open(first)).event, Deferred)
+    assert desk.certify(second).state is State.ACTIVE
+
+
+def test_an_exchange_at_a_directory_that_is_not_asked_any_more_is_given_up_and_stops_nothing(
+    desk: AccountDesk,
+) -> None:
+    bench, before = desk.bench, desk.one()
+    desk.ask("rollover-accounts")
+    bench.configure({"directory": f"{bench.site.authority.directory_url}?moved"}, {})
+    with bench.database.read() as connection:
+        assert bench.pacer.room(connection, "ca", bench.clock()).places > 0
+    desk.rollover.work()
+    account = desk.one()
+    assert (account.thumbprint, account.is_changing) == (before.thumbprint, False)
+    assert "authorities.ca.directory has changed" in str(account.last_error)
+    desk.certify()

@@ -95,14 +95,23 @@ def export_csv(
     passphrases: Path,
 ) -> dict[str, object]:
     """Write the files and the list; the document of what was written and what was not. What fails for one mailbox
-    keeps none of the others back. Raises OutUnusable and what keyd raises.
+    keeps none of the others back; one that is named twice is exported once, for its second file would take the first
+    one's place. Raises OutUnusable and what keyd raises.
     """
     exporter = Exporter(config, database, keyd, out)
     rows: list[_Row] = []
     failures: list[dict[str, str]] = []
-    for address in addresses:
+    holders: dict[str, str] = {}
+    for address in dict.fromkeys(config.canonical(one) or one for one in addresses):
         try:
-            rows += _export_one(database, exporter, config.canonical(address) or address, form, p12_format)
+            mailbox, principal = holder_of(database, address)
+        except NotExportable as reason:
+            failures.append({"address": address, "error": str(reason)})
+        else:
+            holders[mailbox] = principal
+    for address, principal in holders.items():
+        try:
+            rows += _export_one(database, exporter, address, principal, form, p12_format)
         except NotExportable as reason:
             failures.append({"address": address, "error": str(reason)})
         except KeydRefused as refused:
@@ -140,8 +149,9 @@ def exit_status(exported: int, failed: int) -> ExitCode:
     return ExitCode.PARTLY if exported else ExitCode.FAILED
 
 
-def _export_one(database: Database, exporter: Exporter, mailbox: str, form: str, p12_format: P12Format) -> list[_Row]:
-    address, principal = holder_of(database, mailbox)
+def _export_one(
+    database: Database, exporter: Exporter, address: str, principal: str, form: str, p12_format: P12Format
+) -> list[_Row]:
     with database.read() as connection:
         current = certificates.in_use(connection, address, principal)
     if not current:

@@ -81,6 +81,15 @@ def test_a_mailbox_without_a_certificate_keeps_no_other_back(office: Office, tmp
     assert [row["user"] for row in rows(tmp_path / "list" / "gmail.csv")] == [ALICE]
 
 
+def test_a_mailbox_that_is_named_twice_is_exported_once(office: Office, tmp_path: Path) -> None:
+    twice = (ALICE, "alice@ORG.example", NEVER, "never@ORG.example")
+    document = office.document("export", *twice, "--format", "gmail-csv", *directories(tmp_path), "--yes", code=3)
+    assert len(document["files"]) == 1
+    assert [failure["address"] for failure in document["failures"]] == [NEVER]
+    (row,) = rows(tmp_path / "list" / "gmail.csv")
+    assert load_pkcs12((tmp_path / "files" / row["path"]).read_bytes(), row["password"].encode()).key is not None
+
+
 def test_where_there_is_nothing_to_export_nothing_is_written(office: Office, tmp_path: Path) -> None:
     office.run("export", NEVER, "--format", "gmail-csv", *directories(tmp_path), code=1)
     assert list(tmp_path.iterdir()) == []

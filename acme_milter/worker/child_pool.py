@@ -15,12 +15,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Self
 
+from acme_milter.program import PATH
+
 WALL_SECONDS = 5.0
 # A job that has not begun by then is not worth doing: the mail's sender waits for an answer (8 s in all).
 QUEUE_SECONDS = 6.0
 MAX_WAITING = 64
 MAX_ANSWER = 4096
 _PIPE_CHUNK = 65536
+
+_PYTHONS = ("HOME", "PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "LD_LIBRARY_PATH")
+"""By these an interpreter finds itself and its modules."""
 
 
 class VerifierLimit(Exception):
@@ -194,7 +199,7 @@ class _Lane:
         self._end()
         # -P: the directory the worker happens to run in is no place to import from.
         command = [sys.executable, "-P", "-m", self._trade.module]
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=_environment())
         for pipe in (child.stdin, child.stdout):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
@@ -210,6 +215,11 @@ class _Lane:
         for pipe in (child.stdin, child.stdout):
             assert pipe is not None
             pipe.close()
+
+
+def _environment() -> dict[str, str]:
+    # Not ours as it is: secrets may be in it ({env: NAME}), and mails from strangers are read there.
+    return {"PATH": PATH, "LANG": "C.UTF-8"} | {name: os.environ[name] for name in _PYTHONS if name in os.environ}
 
 
 def _exchange(

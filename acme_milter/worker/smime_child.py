@@ -2,7 +2,8 @@
 """A process that judges S/MIME signatures and nothing else: `python -m acme_milter.worker.smime_child`.
 
 Certificates and ASN.1 from strangers are read here, confined as DKIM's arithmetic is: two CPU seconds a job, bounded
-memory, no network, dead when its parent is. The trusted certificates come with the job.
+memory, nothing of the worker's environment, no socket that Python could open, dead when its parent is. The trusted
+certificates come with the job.
 
 A job on standard input is three big-endian 32-bit numbers, the lengths of what follows: a JSON object (`now` and
 `not_before`, seconds since the epoch, the latter or null), the trusted certificates in PEM, the mail. The answer on

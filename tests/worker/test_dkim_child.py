@@ -166,6 +166,31 @@ def test_child_is_confined() -> None:
         assert child.wait(10) == 0
 
 
+_ASKING = """
+import socket
+from acme_milter.worker.dkim_child import confine
+confine()
+for ask in (
+    lambda: socket.socket(socket.AF_INET),
+    lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),
+    lambda: socket.socket(socket.AF_UNIX),
+    socket.socketpair,
+    lambda: socket.getaddrinfo("localhost", 25),
+    lambda: socket.gethostbyname("localhost"),
+):
+    try:
+        ask()
+        print("asked")
+    except PermissionError as error:
+        print(error)
+"""
+
+
+def test_what_is_confined_opens_no_socket_and_asks_for_no_name() -> None:
+    done = subprocess.run([sys.executable, "-c", _ASKING], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.splitlines() == ["a child that reads mails opens no socket"] * 6
+
+
 def test_child_dies_with_its_parent() -> None:
     script = (
         "import subprocess, sys, time\n"

@@ -33,6 +33,17 @@ def test_pool_tells_true_from_false(pool: ArithmeticPool) -> None:
     assert pool.verify(good_mail().signed(SignatureSpec(key=ed25519_key())), 0, ed25519_key().record())
 
 
+def test_children_get_no_secret_of_the_workers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EAB_KEY", "CANARY")
+    monkeypatch.setenv("MAIL_CONFIG", "CANARY")
+    with ArithmeticPool(1) as pool:
+        assert pool.verify(GOOD, 0, RECORD)
+        (process,) = pool.process_ids()
+        environment = Path(f"/proc/{process}/environ").read_bytes()
+    assert b"LANG=C.UTF-8" in environment.split(b"\0")
+    assert b"CANARY" not in environment
+
+
 def test_cpu_bomb_is_ended_and_the_next_mail_is_verified(pool: ArithmeticPool) -> None:
     started = time.monotonic()
     with pytest.raises(VerifierLimit):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`deliver passphrase`: what opens the files that were delivered, for whoever hands it on by another way."""
 
-import os
 from typing import Any
 
 import click
@@ -26,7 +25,7 @@ def passphrase(context: click.Context, address: str, target: str | None, as_json
     it to a program.
     """
     config = load_config_or_exit(context)
-    answer: dict[str, Any] = ask_worker(config, "passphrase", address=address, target=target, uid=os.getuid())
+    answer: dict[str, Any] = ask_worker(config, "passphrase", address=address, target=target)
     found = answer["passphrases"]
     if as_json:
         print_document({"schema": SCHEMA, "address": answer["address"], "passphrases": found})

@@ -4,7 +4,9 @@
 from collections.abc import Callable, Mapping
 
 Answer = Callable[[dict[str, object]], dict[str, object]]
-"""Takes a request's header and returns the answer's; ``{"error": TEXT}`` for what cannot be done."""
+"""Takes a request's header and returns the answer's; ``{"error": TEXT}`` for what cannot be done. Whose request it is
+the header has under ipc.server's PEER_UID; what a client says of itself is not to be recorded.
+"""
 
 
 class Control:

@@ -10,6 +10,7 @@ from acme_milter.config.member import Member
 from acme_milter.config.schema import Config
 from acme_milter.delivery.wanted import targets_for
 from acme_milter.eventlog import Event, log_event
+from acme_milter.ipc.server import PEER_UID
 from acme_milter.keys.sealing import SealBroken
 from acme_milter.store import audit, deliveries, delivery_lists, passphrases
 from acme_milter.store.certificates import StoredCertificate
@@ -59,8 +60,9 @@ class DeliveryCalls:
         return self._for_each(_addresses(header), lambda connection, one: self._retry(connection, one, target))
 
     def passphrase(self, header: dict[str, object]) -> dict[str, object]:
-        """``address``, and perhaps ``target``; ``uid`` is whose request it is. ``passphrases``: of what was delivered
-        of the certificates that the mailbox's present person uses, each noted in the audit trail before it is told.
+        """``address``, and perhaps ``target``; whose request it is the server says (PEER_UID). ``passphrases``:
+        of what was delivered of the certificates that the mailbox's present person uses, each noted in the audit trail
+        before it is told.
         """
         wanted, target = str(header.get("address")), _text(header, "target")
         member = self._config().member(wanted)
@@ -69,7 +71,7 @@ class DeliveryCalls:
             return {"error": "not-managed", "text": text}
         try:
             with self._database.write() as connection:
-                found = self._open(connection, member, target, header.get("uid"))
+                found = self._open(connection, member, target, header.get(PEER_UID))
         except SealBroken as broken:
             return {"error": "seal-broken", "text": f"the passphrase cannot be opened: {broken}"}
         for one in found:

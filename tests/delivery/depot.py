@@ -113,7 +113,8 @@ class Depot:
     def listen(self) -> None:
         """Answer commands as a worker does."""
         control = Control(self.calls.answers())
-        self._stack.enter_context(FrameServer(self.config.worker.control_socket, 0o600, control.handle, threads=2))
+        socket = self.config.worker.control_socket
+        self._stack.enter_context(FrameServer(socket, 0o600, control.handle, threads=2, tell_peer=True))
 
     def advance(self, **by: float) -> None:
         self.now += timedelta(**by)

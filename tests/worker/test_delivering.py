@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Deliveries: each until it is there or over, none in another's way, the newest certificate last."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ from acme_milter.config.member import Member
 from acme_milter.delivery.target import Delivered, DeliveryFailed, Parcel, Target
 from acme_milter.enrollment.model import State
 from acme_milter.eventlog import Event
+from acme_milter.ipc.client import FrameClient
+from acme_milter.ipc.server import PEER_UID
 from acme_milter.keys.client import KeydClient
 from acme_milter.lab.processes import wait_until
 from acme_milter.store import deliveries, delivery_lists, mailbox_keys, mailboxes, revocations, timeline
@@ -355,11 +358,25 @@ def test_passphrases_lie_sealed_until_somebody_asks_who_is_noted(depot: Depot) -
     with depot.database.read() as connection:
         (row,) = connection.execute(passphrase_table.select()).all()
     assert (secret.encode() in row.sealed, row.shown_at) == (False, None)
-    answer: dict[str, Any] = depot.calls.passphrase({"address": ALICE.upper(), "uid": 1000})
+    answer: dict[str, Any] = depot.calls.passphrase({"address": ALICE.upper()})
     (shown,) = answer["passphrases"]
     assert (shown["passphrase"], shown["format"], shown["target"]) == (secret, "p12-modern", "hook")
     assert noted(depot, Event.PASSPHRASE_SHOWN) == [("passphrase-shown", "hook")]
     assert secret.encode() not in (depot.directory / "store.db").read_bytes()
+
+
+def test_who_was_shown_a_passphrase_is_noted_as_the_kernel_says_not_as_he_does(depot: Depot) -> None:
+    shelf = Shelf()
+    shelf.passphrases = {"p12-modern": "SECRET"}
+    depot.issue()
+    depot.delivering(shelf).work_off("hook")
+    depot.listen()
+    with FrameClient(depot.config.worker.control_socket, 10) as client:
+        client.call({"call": "passphrase", "address": ALICE, "uid": 4711, PEER_UID: 4711})
+    with depot.database.read() as connection:
+        notes = timeline.noted(connection, ALICE, 100)
+    (shown,) = [note.details for note in notes if note.event == Event.PASSPHRASE_SHOWN]
+    assert shown["uid"] == os.getuid()
 
 
 def test_a_file_that_is_made_anew_has_the_new_passphrase_only(depot: Depot) -> None:

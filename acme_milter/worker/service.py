@@ -134,7 +134,14 @@ class Worker:
                 threads=INTAKE_THREADS,
                 on_error=_on_error,
             ),
-            FrameServer(config.worker.control_socket, CONTROL_MODE, control.handle, threads=4, on_error=_on_error),
+            FrameServer(
+                config.worker.control_socket,
+                CONTROL_MODE,
+                control.handle,
+                threads=4,
+                on_error=_on_error,
+                tell_peer=True,
+            ),
         ]
         # The sockets first: holding them proves that no other worker holds leases at this place.
         for server in self._servers:

@@ -7,11 +7,13 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.certificate.usage import KeyUsageKind
+from acme_milter.enrollment.kinds import in_use, supersedes
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import Superseded, advance
 from acme_milter.store import bulk_items, bulk_runs, certificates, enrollments, revocations
 from acme_milter.store.bulk_items import BulkItem, Ended, Outcome
 from acme_milter.store.bulk_runs import BulkRun
+from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 
 AT_ONCE = 100
@@ -59,14 +61,23 @@ class BulkSettler:
         elif broken is not None:
             bulk_items.set_outcome(connection, item, Outcome.FAILED, now=now, reason=broken.last_error)
             self.revoke_superseded(connection, run, item)
-        elif bulk_items.set_outcome(connection, item, Outcome.ACTIVE, now=now):
-            for certificate_id in _replaced(item):
-                self._put_away(connection, run, certificate_id)
+        else:
+            self._settle_issued(connection, run, item)
 
-    def _put_away(self, connection: sa.Connection, run: BulkRun, certificate_id: str) -> None:
+    def _settle_issued(self, connection: sa.Connection, run: BulkRun, item: BulkItem) -> None:
+        """The policy may have changed while the first was under way: nothing goes whose place nothing has taken."""
+        now, old = self._clock(), _replaced(connection, item)
+        kept = _still_needed(connection, run, item, old)
+        reason = f"the second was not ordered: nothing has replaced {kept[0].serial}" if kept else None
+        outcome = Outcome.FAILED if kept else Outcome.ACTIVE
+        if bulk_items.set_outcome(connection, item, outcome, now=now, reason=reason):
+            for one in old:
+                if one not in kept:
+                    self._put_away(connection, run, one)
+
+    def _put_away(self, connection: sa.Connection, run: BulkRun, old: StoredCertificate) -> None:
         """What was replaced is superseded, by whichever authority it was; then, and never before, revoked."""
         now = self._clock()
-        old = certificates.get(connection, certificate_id)
         enrollment = enrollments.get(connection, old.enrollment_id)
         if enrollment is not None and enrollment.state is State.ACTIVE:
             enrollments.save(connection, advance(enrollment, Superseded(), now))
@@ -74,21 +85,36 @@ class BulkSettler:
             revocations.ask(connection, old, run.revoke_reason, now, f"bulk run {run.id}")
 
     def revoke_superseded(self, connection: sa.Connection, run: BulkRun, item: BulkItem) -> None:
-        """A renewal may have come first: the old certificate is to be revoked all the same.
-
-        Nobody has compared the plan with the store yet: it may be another store's, or name a certificate of others.
-        """
-        for certificate_id in _replaced(item) if run.revoke_reason is not None else ():
-            old = certificates.find(connection, certificate_id)
-            if old is None or old.address != item.address or run.revoke_reason is None:
-                continue
+        """A renewal may have come first: the old certificate is to be revoked all the same."""
+        for old in _replaced(connection, item):
             enrollment = enrollments.get(connection, old.enrollment_id)
-            if enrollment is not None and enrollment.state is State.SUPERSEDED:
+            superseded = enrollment is not None and enrollment.state is State.SUPERSEDED
+            if superseded and run.revoke_reason is not None:
                 revocations.ask(connection, old, run.revoke_reason, self._clock(), f"bulk run {run.id}")
 
 
-def _replaced(item: BulkItem) -> list[str]:
-    return [one for one in (item.replaces_id, item.also_replaces_id) if one is not None]
+def _replaced(connection: sa.Connection, item: BulkItem) -> list[StoredCertificate]:
+    """What is to be replaced. A plan may be another store's, or name a certificate of others: those are left out."""
+    ids = [one for one in (item.replaces_id, item.also_replaces_id) if one is not None]
+    found = [certificates.find(connection, one) for one in ids]
+    return [old for old in found if old is not None and old.address == item.address]
+
+
+def _still_needed(
+    connection: sa.Connection, run: BulkRun, item: BulkItem, old: list[StoredCertificate]
+) -> list[StoredCertificate]:
+    """Those of the ``old`` ones in use whose place no order of the run has taken."""
+    known = enrollments.of_mailbox(connection, item.address)
+    # A superseded one has a successor in its place by now.
+    new = [one for one in known if one.bulk_run_id == run.id and one.state in {State.ACTIVE, State.SUPERSEDED}]
+    others = [one for one in known if one.certificate_id not in {stored.id for stored in old}]
+    beside = in_use(others, {one.principal for one in new})
+    active = {one.id for one in known if one.state is State.ACTIVE}
+    return [
+        stored
+        for stored in old
+        if stored.enrollment_id in active and not any(supersedes(one.usage, stored.usage, beside) for one in new)
+    ]
 
 
 def _orders_of(connection: sa.Connection, run: BulkRun, item: BulkItem) -> list[Enrollment]:

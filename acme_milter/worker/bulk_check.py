@@ -84,13 +84,19 @@ class BulkCheck:
         listed = (item.authority,) if policy is None else policy.authorities
         if any((member.address, authority) in self.open_orders for authority in listed):
             return "an order is open already"
-        held = self.held.get(member.address, ())
-        if item.replaces_id is not None:
-            if not any(one.certificate_id == item.replaces_id for one in held):
+        if item.replaces_id is not None or item.also_replaces_id is not None:
+            if self.replaces(item) is None:
                 return "the certificate that it was to replace is not active any more"
         elif covers(self._has(member)):
             return "has a valid certificate already"
         return None
+
+    def replaces(self, item: BulkItem) -> str | None:
+        """The certificate whose place its first order takes: of two the second, where the first is replaced already."""
+        member = self.config.member(item.address)
+        held = () if member is None else self.held.get(member.address, ())
+        active = {one.certificate_id for one in held}
+        return next((one for one in (item.replaces_id, item.also_replaces_id) if one in active), None)
 
     def usage(self, item: BulkItem) -> KeyUsageKind:
         """What its first order's certificate is to be for: what it lacks, or what the replaced one was for."""
@@ -99,7 +105,8 @@ class BulkCheck:
         if member is None or policy is None:
             return KeyUsageKind.DUAL
         wanted = usages_of(policy.certificate.layout)
-        replaced = [one.usage for one in self.held.get(member.address, ()) if one.certificate_id == item.replaces_id]
+        first = self.replaces(item)
+        replaced = [one.usage for one in self.held.get(member.address, ()) if one.certificate_id == first]
         if replaced and replaced[0] in wanted:
             return replaced[0]
         return next(iter(() if replaced else missing(wanted, self._has(member))), wanted[0])

@@ -212,7 +212,7 @@ class BulkFeeder:
                     authority=authority or item.authority,
                     now=now,
                     cause=Cause.BULK,
-                    replaces_id=item.replaces_id,
+                    replaces_id=check.replaces(item),
                     bulk_run_id=run.id,
                     usage=check.usage(item),
                 )

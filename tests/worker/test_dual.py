@@ -2,82 +2,34 @@
 """A certificate to sign and one to encrypt (RFC 8823 §3.3): ordered one after the other, renewed each by itself."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from cryptography import x509
 
 from acme_milter.certificate.usage import KeyUsageKind
-from acme_milter.enrollment.model import Cause, Enrollment, State
+from acme_milter.enrollment.model import Cause, State
 from acme_milter.report.coverage import coverage
 from acme_milter.report.plan import Selection, make_plan
 from acme_milter.report.why import why
-from acme_milter.store import bulk_items, bulk_runs, enrollments, holders, plan_facts, renewals, revocations, tallies
-from acme_milter.store.bulk_items import BulkItem, Outcome
-from acme_milter.store.bulk_runs import BulkRun, Kind, RunState
+from acme_milter.store import holders, plan_facts, renewals, revocations, tallies
+from acme_milter.store.bulk_runs import Kind
 from acme_milter.store.schema import enrollment as table
-from acme_milter.worker.bulk_feeder import BulkFeeder
-from acme_milter.worker.choice import Choosing
-from acme_milter.worker.enrolling import Enrolling
-from acme_milter.worker.renewer import Renewer, open_renewal
+from acme_milter.worker.renewer import Renewer
 from acme_milter.worker.revocation_call import RevocationCall
 from tests.worker.conftest import MakeOrderBench
-from tests.worker.order_bench import OrderBench
+from tests.worker.dual_orders import (
+    ask,
+    finish,
+    finish_all,
+    make_pair,
+    renew_one,
+    run_of,
+    states,
+    the_open_one,
+)
 
 DUAL, SIGN, ENCRYPT = KeyUsageKind.DUAL, KeyUsageKind.SIGN, KeyUsageKind.ENCRYPT
 PAIR = {"certificate": {"layout": "dual"}}
-
-
-def make_pair(make_orders: MakeOrderBench, **changes: object) -> OrderBench:
-    return make_orders(policy=PAIR, **changes)
-
-
-def ask(bench: OrderBench, *, again: bool = False) -> dict[str, object]:
-    call = Enrolling(config=lambda: bench.config, database=bench.database, clock=bench.clock, work_is_due=lambda: None)
-    answer: dict[str, Any] = call.answer({"addresses": bench.addresses[:1], "again": again})
-    return dict(answer["results"][0])
-
-
-def the_open_one(bench: OrderBench) -> Enrollment | None:
-    with bench.database.read() as connection:
-        return enrollments.find_open(connection, bench.addresses[0], "ca")
-
-
-def finish(bench: OrderBench, enrollment: Enrollment) -> Enrollment:
-    awaiting = bench.step_until(enrollment, State.AWAITING_MAIL)
-    return bench.step_until(bench.answer_mail(awaiting), State.ACTIVE, State.FAILED)
-
-
-def finish_all(bench: OrderBench) -> list[Enrollment]:
-    """Every order there is and that follows from it."""
-    done = []
-    while (one := the_open_one(bench)) is not None:
-        done.append(finish(bench, one))
-    return done
-
-
-def renew_one(bench: OrderBench, usage: KeyUsageKind) -> None:
-    """As if its time had come."""
-    old = next(stored for stored in bench.certificates() if stored.usage is usage)
-    with bench.database.write() as connection:
-        (due,) = [
-            one
-            for one in renewals.due(connection, "ca", bench.clock() + timedelta(days=400), 9)
-            if one.certificate_id == old.id
-        ]
-        choosing = Choosing(lambda: bench.config)
-        assert open_renewal(connection, bench.config, due, Cause.RENEWAL, set(), bench.clock(), choosing)
-
-
-def states(bench: OrderBench) -> dict[KeyUsageKind, list[State]]:
-    """By kind, the oldest first."""
-    with bench.database.read() as connection:
-        known = enrollments.of_mailbox(connection, bench.addresses[0])
-    found: dict[KeyUsageKind, list[State]] = {}
-    for one in reversed(known):
-        found.setdefault(one.usage, []).append(one.state)
-    return found
 
 
 def test_the_second_is_opened_in_the_moment_in_which_the_first_is_in_use(make_orders: MakeOrderBench) -> None:
@@ -270,87 +222,6 @@ def test_a_mailbox_without_a_certificate_takes_two_orders_and_one_with_half_of_t
     with bench.database.write() as connection:
         connection.execute(table.update().where(table.c.id == second.id).values(state="cancelled"))
     assert orders() == [(2, 3)]
-
-
-def run_of(bench: OrderBench, kind: Kind, **item: object) -> BulkFeeder:
-    with bench.database.write() as connection:
-        bulk_runs.insert(
-            connection,
-            BulkRun(
-                id="run-1", kind=kind, state=RunState.RUNNING, description="", created_at=bench.clock(),
-                counted_from=bench.clock(), stopped={}, revoke_reason=4 if kind is Kind.REPLACE else None,
-            ),
-        )  # fmt: skip
-        address = bench.addresses[0]
-        whole = {"replaces_id": None, **item}
-        bulk_items.add_items(
-            connection,
-            [
-                BulkItem(
-                    run_id="run-1", address=address, position=0, domain="org.example", authority="ca",
-                    principal=address, **whole,  # type: ignore[arg-type]  # a test's keywords
-                )
-            ],
-        )  # fmt: skip
-    return BulkFeeder(
-        config=lambda: bench.config,
-        database=bench.database,
-        clock=bench.clock,
-        places=lambda _connection, _now: {"ca": 5},
-        work_is_due=lambda: None,
-    )
-
-
-def outcome(bench: OrderBench) -> str:
-    with bench.database.read() as connection:
-        found: str = connection.execute(sa.text("SELECT outcome FROM bulk_item")).scalar_one()
-    return found
-
-
-def test_a_bulk_runs_mailbox_is_done_when_it_has_both(make_orders: MakeOrderBench) -> None:
-    bench = make_pair(make_orders)
-    feeder = run_of(bench, Kind.ISSUE)
-    feeder.feed()
-    for _ in range(2):
-        assert outcome(bench) == Outcome.OPEN
-        one = the_open_one(bench)
-        assert one is not None
-        finish(bench, one)
-        feeder.feed()
-    assert outcome(bench) == Outcome.ACTIVE
-
-
-def test_a_bulk_runs_mailbox_has_failed_when_either_has(make_orders: MakeOrderBench) -> None:
-    bench = make_pair(make_orders)
-    feeder = run_of(bench, Kind.ISSUE)
-    feeder.feed()
-    one = the_open_one(bench)
-    assert one is not None
-    finish(bench, one)
-    feeder.feed()
-    bench.site.authority.set_knobs(CERT="wrongkey")
-    finish_all(bench)
-    feeder.feed()
-    assert outcome(bench) == Outcome.FAILED
-
-
-def test_a_bulk_run_replaces_and_revokes_what_the_plan_says_of_both(make_orders: MakeOrderBench) -> None:
-    bench = make_pair(make_orders)
-    ask(bench)
-    finish_all(bench)
-    old = {stored.usage: stored.id for stored in bench.certificates()}
-    with bench.database.read() as connection:
-        selection = Selection(issued_before=bench.clock() + timedelta(days=1))
-        (item,) = make_plan(connection, bench.config, bench.clock(), selection, kind=Kind.REPLACE).items
-    assert (item.replaces_id, item.also_replaces_id, item.orders) == (old[SIGN], old[ENCRYPT], 2)
-    feeder = run_of(bench, Kind.REPLACE, replaces_id=item.replaces_id, also_replaces_id=item.also_replaces_id)
-    feeder.feed()
-    assert [one.usage for one in finish_all(bench)] == [SIGN, ENCRYPT]
-    feeder.feed()
-    assert outcome(bench) == Outcome.ACTIVE
-    with bench.database.read() as connection:
-        asked = {one.certificate_id for one in revocations.undone(connection)}
-    assert asked == set(old.values())
 
 
 def test_revoking_by_mailbox_revokes_both(make_orders: MakeOrderBench) -> None:

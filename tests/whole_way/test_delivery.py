@@ -2,6 +2,7 @@
 """From the order to the place of use: what a hook gets signs mail by openssl, and no crash loses a delivery."""
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from acme_milter.eventlog import Event
+from acme_milter.ipc.client import FrameClient
+from acme_milter.ipc.server import PEER_UID
 from acme_milter.lab.processes import wait_until
 from acme_milter.lab.system import Lab
-from acme_milter.store import deliveries
+from acme_milter.store import deliveries, timeline
 from acme_milter.store.database import Database
 from acme_milter.store.deliveries import Delivery, DeliveryState
 
@@ -46,8 +50,10 @@ def lab(place: Path) -> Iterator[Lab]:
     program.chmod(0o755)
     deliver = [
         {"to": "hook", "argv": [str(program), "{p12}"]},
+        {"to": "files", "path": f"{place}/files/{{local}}", "formats": ["p12-modern"]},
         {"to": "hook", "name": "broken", "argv": ["/bin/sh", "-c", "echo no such user >&2; exit 67"]},
     ]
+    (place / "files").mkdir(mode=0o700)
     domains = {"org.example": ["used", "held"]}
     with Lab(place / "lab", domains=domains, reply_dkim="own", defaults={"deliver": deliver}) as lab:
         yield lab
@@ -93,6 +99,22 @@ def test_what_is_delivered_signs_mail_and_one_bad_target_spoils_nothing(lab: Lab
     assert needs == ["acme-milter deliver list --state failed"]
     assert "delivered" in lab.run_command("mailbox", "show", address).stdout
     assert passphrase.strip() not in lab.log_text()
+
+
+def test_the_running_worker_notes_who_was_shown_a_passphrase_not_who_he_says_he_is(lab: Lab) -> None:
+    address = "used@org.example"
+    lab.enroll(address)
+    await_state(lab, address, "files", DeliveryState.DONE)
+    with FrameClient(lab.config.worker.control_socket, timeout=10) as client:
+        answer = client.call({"call": "passphrase", "address": address, "uid": 4711, PEER_UID: 4711})[0]
+    assert answer["address"] == address
+    database = Database(lab.config.store.url)
+    try:
+        with database.read() as connection:
+            notes = timeline.noted(connection, address, 100)
+    finally:
+        database.close()
+    assert [note.details["uid"] for note in notes if note.event == Event.PASSPHRASE_SHOWN] == [os.getuid()]
 
 
 def test_a_delivery_that_a_crash_cut_off_is_done_again(lab: Lab, place: Path) -> None:

@@ -124,7 +124,8 @@ def _print_summary(document: dict[str, Any]) -> None:
         click.echo(line)
     late = document["replies"]
     if late["deferred"] or late["bounced_today"]:
-        click.echo(f"replies: {late['deferred']} wait in Postfix's queue, {late['bounced_today']} bounced today")
+        wait = "waits" if late["deferred"] == 1 else "wait"
+        click.echo(f"replies: {late['deferred']} {wait} in Postfix's queue, {late['bounced_today']} bounced today")
     for run in document["bulk_runs"]:
         counts = ", ".join(f"{name} {count}" for name, count in run["outcomes"].items())
         click.echo(f"bulk: {run['description']}, {run['state']}: {counts or 'empty'}")

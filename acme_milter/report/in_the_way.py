@@ -40,8 +40,10 @@ def needs(connection: sa.Connection, document: Mapping[str, object], now: dateti
     late = departures.deferred(connection)
     if late is not None and now - late.since > LATE:
         minutes = int((now - late.since).total_seconds() // 60)
-        text = f"{late.number} replies wait in Postfix's queue, the oldest for {minutes} minutes: {late.words}"
-        yield "reply", text, "postqueue -p"
+        waiting = f"{late.number} replies wait in Postfix's queue, the oldest"
+        if late.number == 1:
+            waiting = "1 reply waits in Postfix's queue,"
+        yield "reply", f"{waiting} for {minutes} minutes: {late.words}", "postqueue -p"
     rows = document["caa"]
     assert isinstance(rows, list)
     for row in rows:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from acme_milter.enrollment.model import State
+from acme_milter.enrollment.model import CHALLENGED_STATES, State
 from acme_milter.store.schema import enrollment, outbox
 
 
@@ -40,6 +40,8 @@ class Followed:
     departure_words: str | None
 
 
+_IS_FOLLOWED = sa.text("followed_since IS NOT NULL")  # the words of the partial index ix_outbox_followed
+_WAITED_FOR = sorted(state.value for state in CHALLENGED_STATES)
 _FOLLOWED = (
     sa.select(
         outbox.c.id,
@@ -56,10 +58,7 @@ _FOLLOWED = (
         outbox.c.departure_words,
     )
     .select_from(outbox.join(enrollment, enrollment.c.id == outbox.c.enrollment_id))
-    .where(
-        sa.text("followed_since IS NOT NULL"),  # the words of the partial index ix_outbox_followed
-        outbox.c.place == sa.bindparam("place"),
-    )
+    .where(_IS_FOLLOWED, outbox.c.place == sa.bindparam("place"))
 )
 
 
@@ -92,6 +91,15 @@ def forget(connection: sa.Connection, entry_ids: Sequence[str]) -> None:
     connection.execute(outbox.update().where(outbox.c.id.in_(entry_ids)).values(followed_since=None))
 
 
+def forget_ended(connection: sa.Connection) -> int:
+    """Follow no reply any more whose order is over, whichever host handed it over: that one may never come back.
+
+    Returns how many those were.
+    """
+    waited_for = sa.exists().where(enrollment.c.id == outbox.c.enrollment_id, enrollment.c.state.in_(_WAITED_FOR))
+    return connection.execute(outbox.update().where(_IS_FOLLOWED, ~waited_for).values(followed_since=None)).rowcount
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """Replies that Postfix keeps on trying: how many, since when the oldest, and what the other side says of it."""
@@ -102,10 +110,12 @@ class Held:
 
 
 def deferred(connection: sa.Connection) -> Held | None:
-    """All of them, of every host; None when there are none."""
+    """All whose orders still wait for them, of every host, also one that is gone; None when there are none."""
     # Not ordered by the database: it would walk through all that was ever sent, in that order.
-    query = sa.select(outbox.c.sent_at, outbox.c.departure_words).where(
-        sa.text("followed_since IS NOT NULL"), outbox.c.departure == Departure.DEFERRED.value
+    query = (
+        sa.select(outbox.c.sent_at, outbox.c.departure_words)
+        .select_from(outbox.join(enrollment, enrollment.c.id == outbox.c.enrollment_id))
+        .where(_IS_FOLLOWED, outbox.c.departure == Departure.DEFERRED.value, enrollment.c.state.in_(_WAITED_FOR))
     )
     rows = sorted(connection.execute(query), key=lambda row: row.sent_at)
     return Held(len(rows), rows[0].sent_at, rows[0].departure_words) if rows else None

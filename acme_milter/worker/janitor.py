@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from acme_milter.store import challenge_mails
+from acme_milter.store import challenge_mails, departures
 from acme_milter.store.database import Database
 
 EVERY = timedelta(hours=1)
@@ -30,3 +30,4 @@ class Janitor:
         with self.database.write() as connection:
             challenge_mails.forget_doubts(connection, now - KEEP_DOUBTS)
             challenge_mails.forget_mails(connection, now - KEEP_MAILS)
+            departures.forget_ended(connection)

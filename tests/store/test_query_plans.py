@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from acme_milter.store import accounts, certificates, deliveries, movable
+from acme_milter.store import accounts, certificates, deliveries, departures, movable
 from acme_milter.store.database import Database
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
@@ -69,3 +69,12 @@ def test_the_account_that_was_closed_last_is_found_by_its_scope(plans_of: PlansO
     )
     assert len(steps) == 1, steps
     assert "USING INDEX ix_account_deactivated (authority=? AND directory_url=? AND scope=?" in steps[0]
+
+
+@pytest.mark.parametrize("ask", [departures.deferred, departures.forget_ended])
+def test_of_all_that_was_ever_sent_only_what_is_followed_is_looked_at(
+    plans_of: PlansOf, ask: Callable[[sa.Connection], object]
+) -> None:
+    (steps,) = plans_of(ask)
+    assert whole_tables(steps) == ["SCAN outbox USING INDEX ix_outbox_followed"]
+    assert any("enrollment USING INDEX sqlite_autoindex_enrollment" in step for step in steps), steps

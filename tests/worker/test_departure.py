@@ -17,12 +17,14 @@ from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.eventlog import LOGGER_NAME
 from acme_milter.lab.postfix import PostfixLab
 from acme_milter.lab.processes import wait_until
+from acme_milter.report import in_the_way
 from acme_milter.store import departures
 from acme_milter.store.departures import Departure, Followed
 from acme_milter.store.outbox import OutboxEntry
 from acme_milter.store.schema import enrollment as enrollment_table
 from acme_milter.store.schema import outbox as outbox_table
 from acme_milter.worker.departure import DepartureWatch, is_this_machine
+from acme_milter.worker.janitor import Janitor
 from acme_milter.worker.postfix_queue import QueueFollower
 from acme_milter.worker.reply_fate import NOBODY_LOOKS, Bounced, Wait, fate_of
 from acme_milter.worker.responder import submit
@@ -293,6 +295,33 @@ def test_a_bounced_reply_costs_the_order_and_the_next_one_waits(make_orders: Mak
     following = bench.get(failed.successor_id)
     assert following.next_attempt_at is not None
     assert following.next_attempt_at > bench.clock() + timedelta(minutes=25)
+
+
+def test_a_late_reply_is_no_trouble_any_more_when_its_order_is_over_and_its_host_gone(
+    make_orders: MakeOrderBench,
+) -> None:
+    bench = make_orders()
+    replied = bench.answer_mail(bench.step_until(bench.open(), State.AWAITING_MAIL))
+    set_departure(bench, Departure.DEFERRED, "451 come again", on=True)
+    later = bench.clock() + timedelta(minutes=20)
+
+    def told() -> list[str]:
+        with bench.database.read() as connection:
+            return [text for _kind, text, _command in in_the_way.needs(connection, {"caa": []}, later)]
+
+    def followed_after_tidying() -> bool:
+        Janitor(database=bench.database, clock=bench.clock).tidy()
+        with bench.database.read() as connection:
+            return connection.execute(sa.select(outbox_table.c.followed_since)).scalar_one() is not None
+
+    (text,) = told()
+    assert text.startswith("1 reply waits in Postfix's queue, for ")
+    assert text.endswith(" minutes: 451 come again")
+    assert followed_after_tidying()
+    with bench.moved_ahead(hours=24, minutes=1):
+        assert bench.step(replied).state is State.FAILED
+    assert told() == []
+    assert not followed_after_tidying()
 
 
 def test_a_reply_that_is_late_for_a_day_is_the_reason_that_is_told(make_orders: MakeOrderBench) -> None:

@@ -38,6 +38,8 @@ class Followed:
     sent_at: datetime
     departure: Departure | None
     departure_words: str | None
+    departure_at: datetime | None = None
+    """Of one that is deferred: when it was last seen so, within some minutes."""
 
 
 _IS_FOLLOWED = sa.text("followed_since IS NOT NULL")  # the words of the partial index ix_outbox_followed
@@ -56,6 +58,7 @@ _FOLLOWED = (
         outbox.c.sent_at,
         outbox.c.departure,
         outbox.c.departure_words,
+        outbox.c.departure_at,
     )
     .select_from(outbox.join(enrollment, enrollment.c.id == outbox.c.enrollment_id))
     .where(_IS_FOLLOWED, outbox.c.place == sa.bindparam("place"))

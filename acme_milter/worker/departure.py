@@ -22,13 +22,16 @@ from acme_milter.store.database import Database
 from acme_milter.store.departures import Departure, Followed
 from acme_milter.worker.postfix_log import JournalFollower, LogFollower
 from acme_milter.worker.postfix_queue import QueueFollower
-from acme_milter.worker.reply_fate import PATIENCE
+from acme_milter.worker.reply_fate import PATIENCE, SILENCE
 from acme_milter.worker.sighting import Follower, Sighting, Unfollowable
 
 EVERY = timedelta(milliseconds=500)
 
 SLOW_PACE = 10.0
 """Seconds between two looks when every reply is one that Postfix tries again later."""
+
+SEEN_AGAIN = timedelta(minutes=10)
+"""So much later one that is still late is written down as seen again."""
 
 AT_ONCE = 100
 """Departures that are written in one transaction."""
@@ -136,27 +139,36 @@ class DepartureWatch:
             return self._unknown(way, replies, str(trouble), passed)
         self._fine_at[way] = passed
         self._told.pop(way, None)
-        seen = [(reply, found[reply.id]) for reply in replies if reply.id in found]
         lost = Sighting(Departure.UNKNOWN, f"nothing about it was found in {PATIENCE.seconds} seconds ({way.name})")
-        return seen + [
-            (reply, lost)
-            for reply in replies
-            if reply.id not in found and reply.departure is None and now - reply.sent_at > PATIENCE
+        silent = Sighting(Departure.UNKNOWN, f"nothing was heard of it for two hours ({way.name})")
+        seen = [
+            (reply, silent if _is_silent(reply, found.get(reply.id), now) else found.get(reply.id)) for reply in replies
+        ]
+        return [
+            (reply, sighting or lost)
+            for reply, sighting in seen
+            if sighting is not None or (reply.departure is None and now - reply.sent_at > PATIENCE)
         ]
 
     def _unknown(
         self, way: Way, replies: Sequence[Followed], trouble: str, passed: float
     ) -> list[tuple[Followed, Sighting]]:
-        """Nobody can tell. A Postfix that has just been stopped, say, is waited for; what was late stays so."""
+        """Nobody can tell. A Postfix that has just been stopped, say, is waited for; what was late stays so a while."""
         if self._told.get(way) != trouble:
             self._told[way] = trouble
             log_event(Event.REPLY_UNFOLLOWED, level=logging.WARNING, follow=way.name, error=trouble)
         if passed - self._fine_at.get(way, float("-inf")) < PATIENCE.total_seconds():
             return []
-        return [(reply, Sighting(Departure.UNKNOWN, trouble)) for reply in replies if reply.departure is None]
+        now, unknown = self._clock.now(), Sighting(Departure.UNKNOWN, trouble)
+        return [(reply, unknown) for reply in replies if reply.departure is None or _is_silent(reply, None, now)]
 
     def _record(self, found: Sequence[tuple[Followed, Sighting]]) -> None:
-        new = [(reply, seen) for reply, seen in found if (seen.departure, seen.words) != _known(reply)]
+        now = self._clock.now()
+        new = [
+            (reply, seen)
+            for reply, seen in found
+            if (seen.departure, seen.words) != _known(reply) or _is_seen_again(reply, seen, now)
+        ]
         for begin in range(0, len(new), AT_ONCE):
             for reply, seen in self._write(new[begin : begin + AT_ONCE]):
                 if seen.departure is not reply.departure:
@@ -172,8 +184,9 @@ class DepartureWatch:
     def _note(self, connection: sa.Connection, reply: Followed, seen: Sighting) -> bool:
         now = self._clock.now()
         noted = departures.note(
-            connection, reply.id, departure=seen.departure, at=now, words=seen.words, on=not seen.is_final
-        )
+            connection, reply.id, departure=seen.departure, at=now if seen.is_final else seen.at(reply, now),
+            words=seen.words, on=not seen.is_final,
+        )  # fmt: skip
         enrollment = enrollments.get(connection, reply.enrollment_id) if noted else None
         if enrollment is not None and enrollment.state is State.REPLIED and seen.departure is not reply.departure:
             due = Deferred(next_attempt_at=self._due(reply, seen, now))
@@ -191,6 +204,19 @@ class DepartureWatch:
 
 def _known(reply: Followed) -> tuple[Departure | None, str | None]:
     return reply.departure, reply.departure_words
+
+
+def _is_silent(reply: Followed, seen: Sighting | None, now: datetime) -> bool:
+    """Whether one that is late was seen so for the last time too long ago for that to be news."""
+    if seen is not None:
+        return not seen.is_final and now - seen.at(reply, now) > SILENCE
+    return reply.departure is Departure.DEFERRED and now - (reply.departure_at or reply.sent_at) > SILENCE
+
+
+def _is_seen_again(reply: Followed, seen: Sighting, now: datetime) -> bool:
+    if seen.is_final or reply.departure_at is None:
+        return False
+    return seen.at(reply, now) - reply.departure_at >= SEEN_AGAIN
 
 
 def _tell(reply: Followed, seen: Sighting) -> None:

@@ -40,6 +40,7 @@ _PREFIX = re.compile(
     rb"(?:smtp|lmtp|pipe|local|virtual|error|discard|bounce|cleanup|n?qmgr|oqmgr)\[\d{1,10}\]: "
 )
 _QUEUE_ID = re.compile(rb"([0-9A-Za-z]{6,32}): ")
+_DELAY = re.compile(rb"delay=(\d{1,9}(?:\.\d{1,6})?)")
 _FIELDS_BEFORE_STATUS = (b"delay=", b"dsn=")
 _GIVEN_UP = (b"expired", b"force-expired")
 _QUEUED_AS = re.compile(r"queued as ([0-9A-Za-z]{6,32})")
@@ -53,6 +54,9 @@ class Delivery:
     recipients: frozenset[str]
     departure: Departure
     words: str
+    age: timedelta | None = None
+    """How long the message had been there, as Postfix says."""
+
     stays_here: bool = False
     """It went no further than to a filter on this machine."""
     next_id: str | None = None
@@ -123,7 +127,7 @@ class LogTrail:
         for departure in (Departure.SENT, Departure.BOUNCED, Departure.DEFERRED):
             for delivery in seen:
                 if delivery.departure is departure:
-                    return Sighting(departure, delivery.words)
+                    return Sighting(departure, delivery.words, delivery.age)
         return None
 
     def _keep(self, queue_id: str, delivery: Delivery) -> None:
@@ -154,9 +158,15 @@ def _delivery(said: bytes) -> Delivery | None:
         frozenset(filter(None, (to.casefold(), original.casefold()))),
         departure,
         shown(answer),
+        age=_age(further),
         stays_here=inside,
         next_id=next_id[1] if inside and next_id else None,
     )
+
+
+def _age(fields: Sequence[bytes]) -> timedelta | None:
+    found = next((_DELAY.fullmatch(field) for field in fields if field.startswith(b"delay=")), None)
+    return None if found is None else timedelta(seconds=float(found[1]))
 
 
 def _text(octets: bytes) -> str:

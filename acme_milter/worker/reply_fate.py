@@ -15,6 +15,10 @@ PATIENCE = timedelta(seconds=60)
 NOBODY_LOOKS = PATIENCE + timedelta(seconds=15)
 """So long an order waits to be told; then nobody follows its reply, as when its host is down."""
 
+SILENCE = timedelta(hours=2)
+"""So long after it was last seen a reply that is late is late; then its departure counts as unknown, as when its log is
+gone or nobody follows it any more. Postfix tries again every 4000 seconds at least (maximal_backoff_time)."""
+
 
 class Bounced(Exception):
     """No reply of the order will ever arrive; the text is what was said of the last one."""
@@ -43,6 +47,8 @@ def fate_of(entries: Sequence[OutboxEntry], now: datetime) -> Wait | None:
         raise Bounced(handed[-1].departure_words or "Postfix gave it up")
     for entry in handed:
         if entry.departure == Departure.DEFERRED and entry.followed_since is not None:
+            if now - (entry.departure_at or entry.followed_since) > SILENCE:
+                continue
             return Wait(None, f"the reply waits in Postfix's queue: {entry.departure_words or 'no reason is given'}")
     patience = [
         entry.followed_since + NOBODY_LOOKS

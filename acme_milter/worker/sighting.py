@@ -2,8 +2,8 @@
 """What a look after replies brings: where one was seen, or why nothing can be seen at all."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from acme_milter.acme.problem import printable
@@ -24,6 +24,12 @@ class Sighting:
 
     departure: Departure
     words: str | None = None
+    age: timedelta | None = field(default=None, compare=False)
+    """How long Postfix had had it then; None: it was seen just now."""
+
+    def at(self, reply: Followed, now: datetime) -> datetime:
+        """When that was so: of a log, what was read long ago or again is no news."""
+        return now if self.age is None else min(now, reply.sent_at + self.age)
 
     @property
     def is_final(self) -> bool:

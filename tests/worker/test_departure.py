@@ -4,7 +4,7 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,7 +26,7 @@ from acme_milter.store.schema import outbox as outbox_table
 from acme_milter.worker.departure import DepartureWatch, is_this_machine
 from acme_milter.worker.janitor import Janitor
 from acme_milter.worker.postfix_queue import QueueFollower
-from acme_milter.worker.reply_fate import NOBODY_LOOKS, Bounced, Wait, fate_of
+from acme_milter.worker.reply_fate import NOBODY_LOOKS, SILENCE, Bounced, Wait, fate_of
 from acme_milter.worker.responder import submit
 from acme_milter.worker.sighting import Sighting, Unfollowable
 from tests.protocol.sample_mail import NOW, SENDER
@@ -147,6 +147,70 @@ def test_one_that_is_late_is_told_at_once_and_followed_on(watched: Watched, capl
     assert watched.look(seconds=11).departure == "sent"
 
 
+def late(watched: Watched, *, delay: float) -> None:
+    """Postfix logs that it was sent in vain so many seconds after it had come."""
+    words = line("deferred", GREYLISTED, queue_id=QUEUE_ID, to=SENDER)
+    with watched.log.open("ab") as file:
+        file.write(words.replace(b"delay=0.4,", b"delay=%d," % delay) + b"\n")
+
+
+def test_one_that_is_late_counts_as_gone_two_hours_after_the_log_told_of_it_for_the_last_time(
+    watched: Watched,
+) -> None:
+    late(watched, delay=1)
+    assert watched.look().departure == "deferred"
+    late(watched, delay=4000)
+    assert watched.look(minutes=100).departure == "deferred"
+    assert watched.look(minutes=80).departure == "deferred"  # 180 minutes, of which 113 without a word
+    entry = watched.look(minutes=10)
+    assert (entry.departure, entry.followed_since) == ("unknown", None)
+    assert "two hours" in (entry.departure_words or "")
+    assert watched.enrollment.next_attempt_at == watched.post.bench.clock()
+
+
+def test_a_worker_that_begins_anew_takes_what_was_logged_long_ago_for_no_news(watched: Watched) -> None:
+    late(watched, delay=1)
+    watched.look()
+    watched.watch._followers.popitem()[1].close()  # type: ignore[attr-defined]  # a log's has a file open
+    assert watched.look(minutes=121).departure == "unknown"
+
+
+def test_one_that_was_late_when_its_log_was_rotated_away_counts_as_gone_after_two_hours(watched: Watched) -> None:
+    late(watched, delay=1)
+    watched.look()
+    watched.watch._followers.popitem()[1].close()  # type: ignore[attr-defined]  # a log's has a file open
+    watched.log.write_bytes(b"")
+    assert watched.look(minutes=118).departure == "deferred"
+    assert watched.look(minutes=3).departure == "unknown"
+
+
+def test_one_that_was_late_when_following_ended_counts_as_gone_after_two_hours(watched: Watched) -> None:
+    late(watched, delay=1)
+    watched.look()
+    reply = watched.post.bench.config.defaults.reply
+    watched.post.bench.configure(
+        defaults={"reply": {"host": "127.0.0.1", "port": reply.port, "follow": "none"}}, authority={"post_delay": "7s"}
+    )
+    assert watched.look(minutes=118).departure == "deferred"
+    assert watched.look(minutes=3).departure == "unknown"
+
+
+def test_one_that_a_queue_still_has_is_late_for_as_long_as_it_is_there(watched: Watched) -> None:
+    class Queue:
+        pace = 2.0
+
+        def look(self, replies: Sequence[Followed], _now: datetime) -> dict[str, Sighting]:
+            return {reply.id: Sighting(Departure.DEFERRED, "451 come again") for reply in replies}
+
+    watched.look()
+    for way, follower in list(watched.watch._followers.items()):
+        follower.close()  # type: ignore[attr-defined]  # a log's has a file open
+        watched.watch._followers[way] = Queue()
+    for _ in range(10):
+        entry = watched.look(minutes=61)
+        assert (entry.departure, entry.departure_at) == ("deferred", watched.post.bench.clock())
+
+
 def test_one_that_bounced_ends_the_order_now(watched: Watched) -> None:
     watched.log_line("bounced", "550 5.7.26 no")
     entry = watched.look()
@@ -218,7 +282,9 @@ def test_with_follow_none_nobody_follows(post_to: PostTo) -> None:
     assert watched.enrollment.next_attempt_at == NOW + timedelta(seconds=7)
 
 
-def entry(departure: str | None, *, followed: bool = True, handed: bool = True) -> OutboxEntry:
+def entry(
+    departure: str | None, *, followed: bool = True, handed: bool = True, ago: timedelta = timedelta(0)
+) -> OutboxEntry:
     return OutboxEntry(
         id="o",
         enrollment_id="e",
@@ -232,6 +298,7 @@ def entry(departure: str | None, *, followed: bool = True, handed: bool = True) 
         sent_at=NOW if handed else None,
         followed_since=NOW if followed else None,
         departure=departure,
+        departure_at=NOW - ago if departure else None,
         departure_words="their words",
     )
 
@@ -246,6 +313,8 @@ def entry(departure: str | None, *, followed: bool = True, handed: bool = True) 
         ([entry(None, followed=False)], None),
         ([entry(None)], Wait(NOW + NOBODY_LOOKS)),
         ([entry("deferred")], Wait(None, "the reply waits in Postfix's queue: their words")),
+        ([entry("deferred", ago=SILENCE)], Wait(None, "the reply waits in Postfix's queue: their words")),
+        ([entry("deferred", ago=SILENCE + timedelta(seconds=1))], None),
         ([entry("sent", followed=False), entry("deferred")], Wait(None, entry("deferred").departure_words)),
         ([entry("sent", followed=False), entry(None, handed=False)], None),
         ([entry("bounced", followed=False), entry("sent", followed=False)], None),
@@ -268,12 +337,16 @@ def test_an_order_whose_replies_all_bounced_is_over_and_one_that_nobody_follows_
 
 def set_departure(bench: OrderBench, departure: Departure | None, words: str | None, *, on: bool) -> None:
     with bench.database.write() as connection:
-        values = {"departure": departure, "departure_words": words, "followed_since": bench.clock() if on else None}
+        now = bench.clock()
+        values = {
+            "departure": departure, "departure_words": words, "departure_at": now, "followed_since": now if on else None
+        }  # fmt: skip
         connection.execute(outbox_table.update().values(values))
 
 
 def test_the_challenge_is_posted_only_when_the_reply_has_left(make_orders: MakeOrderBench) -> None:
     bench = make_orders()
+    bench.site.authority.set_knobs(VALIDATE_AT="post")
     replied = bench.answer_mail(bench.step_until(bench.open(), State.AWAITING_MAIL))
     set_departure(bench, Departure.DEFERRED, "451 come again", on=True)
     waiting = bench.step(replied)
@@ -324,8 +397,30 @@ def test_a_late_reply_is_no_trouble_any_more_when_its_order_is_over_and_its_host
     assert not followed_after_tidying()
 
 
+def test_an_order_that_has_been_answered_waits_for_no_departure(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    replied = bench.answer_mail(bench.step_until(bench.open(), State.AWAITING_MAIL))
+    set_departure(bench, Departure.DEFERRED, "451 come again", on=True)
+    assert bench.step_until(replied, State.ACTIVE).state is State.ACTIVE
+    assert bench.happened("challenge-posted") == []
+
+
+def test_the_challenge_is_posted_two_hours_after_a_late_reply_was_last_seen(make_orders: MakeOrderBench) -> None:
+    """Its host is down, say, and nobody will ever tell."""
+    bench = make_orders()
+    bench.site.authority.set_knobs(VALIDATE_AT="post")
+    replied = bench.answer_mail(bench.step_until(bench.open(), State.AWAITING_MAIL))
+    set_departure(bench, Departure.DEFERRED, "451 come again", on=True)
+    with bench.moved_ahead(minutes=119):
+        waiting = bench.step(replied)
+    assert waiting.state is State.REPLIED
+    with bench.moved_ahead(minutes=121):
+        assert bench.step(waiting).state is State.VALIDATING
+
+
 def test_a_reply_that_is_late_for_a_day_is_the_reason_that_is_told(make_orders: MakeOrderBench) -> None:
     bench = make_orders()
+    bench.site.authority.set_knobs(VALIDATE_AT="post")
     replied = bench.answer_mail(bench.step_until(bench.open(), State.AWAITING_MAIL))
     set_departure(bench, Departure.DEFERRED, "451 come again", on=True)
     waiting = bench.step(replied)

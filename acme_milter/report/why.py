@@ -2,7 +2,7 @@
 """The view `why`: why a mailbox has a certificate or has none, in a paragraph, and what to run next."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,7 +20,8 @@ from acme_milter.mailboxes.verification import UNKNOWN_MAILBOX, Deliverability, 
 from acme_milter.report.aliases import in_their_certificate, on_aliases, on_delivery_of_aliases
 from acme_milter.report.member import Known, look_up
 from acme_milter.report.rows import Row
-from acme_milter.store import enrollments, holds, joiners, pauses, timeline
+from acme_milter.store import authority_health, enrollments, holds, joiners, pauses, timeline
+from acme_milter.store.authority_health import Health
 from acme_milter.store.holds import Hold
 from acme_milter.store.pauses import Pause
 from acme_milter.store.timeline import CertificateLine, RenewalLine
@@ -44,6 +45,8 @@ class Story:
     renewal: RenewalLine | None
     pause: Pause | None
     holds: Sequence[Hold]
+    health: Mapping[str, Health]
+    """Of the authorities that have failed since their last order."""
 
     @property
     def in_earnest(self) -> list[Enrollment]:
@@ -120,6 +123,7 @@ def story_of(connection: sa.Connection, config: Config, now: datetime, known: Kn
         renewal=None if current is None else timeline.renewal_of(connection, current.id),
         pause=None if authority is None else pauses.in_force(connection, now).get(authority),
         holds=[hold for hold in holds.waiting(connection) if hold.released_at is None],
+        health=authority_health.of_all(connection),
     )
 
 
@@ -199,6 +203,13 @@ def _under_way(now: datetime, story: Story, order: Enrollment) -> Why:
         until = "a person resumes it" if story.pause.until is None else f"{story.pause.until:%Y-%m-%d %H:%M} UTC"
         text = f"The order for {address} waits: {authority} is paused until {until} ({story.pause.reason}).{before}"
         return Why("authority-paused", text, f"acme-milter authority resume {authority}")
+    health = story.health.get(authority)
+    if health is not None and health.open_since is not None and order.state is State.PLANNED:
+        text = (
+            f"The order for {address} is planned, and {authority} is broken since"
+            f" {health.open_since:%Y-%m-%d %H:%M} UTC: {health.last_error or order.last_error}.{before}"
+        )
+        return Why("authority-broken", text, f"acme-milter authority show {authority}")
     if order.last_error is not None:
         again = order.next_attempt_at or now
         text = (

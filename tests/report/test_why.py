@@ -9,7 +9,8 @@ import pytest
 
 from acme_milter.enrollment.model import State
 from acme_milter.report.why import why
-from acme_milter.store import holds, pauses, renewals
+from acme_milter.store import authority_health, holds, pauses, renewals
+from acme_milter.store.authority_health import Health
 from acme_milter.store.renewals import Renewal
 from tests.report.story import DAY, NOW, Story, configuration
 
@@ -38,6 +39,14 @@ def paused(story: Story) -> None:
     story.ordered(ALICE, State.PLANNED)
     with story.database.write() as connection:
         pauses.pause(connection, "ca", "rate limit", NOW, NOW + timedelta(hours=2))
+
+
+def broken(story: Story) -> None:
+    story.ordered(ALICE, State.PLANNED)
+    with story.database.write() as connection:
+        authority_health.put(
+            connection, Health(authority="ca", failures=5, open_since=NOW - DAY, last_error="503 Service Unavailable")
+        )
 
 
 def waiting(story: Story) -> None:
@@ -78,6 +87,12 @@ def renewal_failed(story: Story) -> None:
             "authority-paused",
             "paused until 2026-11-22 14:00 UTC (rate limit)",
             "acme-milter authority resume ca",
+        ),
+        (
+            broken,
+            "authority-broken",
+            "ca is broken since 2026-11-21 12:00 UTC: 503 Service Unavailable",
+            "acme-milter authority show ca",
         ),
         (waiting, "waiting", "waits for the background pace", "acme-milter status"),
         (planned, "has-certificate", "Its renewal is planned for 2027-06-10", None),

@@ -13,7 +13,18 @@ import sqlalchemy as sa
 from acme_milter.config.member import Member
 from acme_milter.enrollment.model import Cause, Enrollment, State
 from acme_milter.mailboxes.record import CameAs
-from acme_milter.store import audit, certificates, enrollments, holds, mailbox_keys, mailboxes, renewals
+from acme_milter.store import (
+    accounts,
+    audit,
+    certificates,
+    deliveries,
+    enrollments,
+    holds,
+    mailbox_keys,
+    mailboxes,
+    renewals,
+    revocations,
+)
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.store.mailboxes import StoredMailbox
@@ -378,6 +389,43 @@ def test_what_a_wrong_clock_has_dated_is_due_once_the_clock_is_right(make_orders
     assert due <= bench.clock()
     (row,) = rows_of(bench)
     assert row.due_at < bench.clock() + timedelta(days=4)
+
+
+def test_exchanges_deliveries_and_revocations_that_a_wrong_clock_has_dated_are_due_once_it_is_right(
+    make_orders: MakeOrderBench,
+) -> None:
+    bench = make_orders(minds_the_clock=True)
+    certified(bench)
+    (certificate,) = bench.certificates()
+    targets = {"leased": "hook", "waits": "hook", "given up": "hook"}
+    bench.clock.jump(days=300)
+    then = bench.clock()
+    with bench.database.write() as connection:
+        (account,) = accounts.every(connection)
+        accounts.begin_exchange(connection, account.id, sealed_key=b"", jwk="{}", thumbprint="next", at=then)
+        revocations.ask(connection, certificate, 1, then, by="test")
+        deliveries.ask(connection, certificate.id, certificate.address, targets, then)
+        assert deliveries.claim(connection, "leased", owner="gone#1.0", now=then, until=then + timedelta(minutes=5))
+        one = deliveries.claim(connection, "given up", owner="gone#1.1", now=then, until=then)
+        assert one is not None
+        deliveries.failed(connection, one.id, "no", None, owner="gone#1.1")
+    bench.clock.jump(days=-300)
+
+    def due() -> tuple[list[str], list[str], list[str]]:
+        with bench.database.read() as connection:
+            now = bench.clock()
+            return (
+                accounts.exchanges_due(connection, now, 10),
+                deliveries.targets_due(connection, now),
+                revocations.authorities_due(connection, now),
+            )
+
+    background = bench.make_background()
+    background.round()
+    assert due() == ([], [], []), "nobody has confirmed the clock yet"
+    bench.watch.look()
+    background.round()
+    assert due() == ([account.id], ["leased", "waits"], ["ca"])
 
 
 def test_a_crowd_that_would_not_be_renewed_anyway_is_no_storm(make_orders: MakeOrderBench) -> None:

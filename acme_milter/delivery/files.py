@@ -82,6 +82,7 @@ class FilesDelivery:
                     line = f"{bundle.passphrase}\n".encode("ascii")
                     away.stage(f"{stem}{bundle.secret}.passphrase", secret, line)
                 places.insert(0, away)
+            parcel.be_ours()
             for one in places:
                 one.commit()
         where = f"{filled(section.path, parcel.address)}: {_names(stem, bundles.values())}"

@@ -44,6 +44,7 @@ class HookDelivery:
             argv = [_filled(argument, about | files) for argument in section.argv]
             # One a line, in the order of `formats`: with one format, `openssl … -passin stdin` takes it as it is.
             given = "".join(f"{passphrase}\n" for passphrase in passphrases).encode("ascii")
+            parcel.be_ours()
             try:
                 outcome = run_program(
                     argv,

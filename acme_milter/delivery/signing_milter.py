@@ -67,6 +67,7 @@ def _place_pair(place: Place, name: str, parcel: Parcel, given: Rights) -> None:
     place.stage(f"{name}-cert+key.pem", given, write)
     if issuers:
         place.stage(f"{name}-chain.pem", given, write_pem_chain(issuers))
+    parcel.be_ours()
     place.commit()
     if not issuers:
         place.remove(f"{name}-chain.pem")

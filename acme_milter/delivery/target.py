@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is delivered, and what every target is: something that takes it and says where it has put it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -39,11 +39,16 @@ class KeyFiles(Protocol):
         """Have keyd itself write the key, unencrypted PKCS#8 in PEM, to this open file descriptor."""
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
     """One certificate on its way to one target. `chain_pem` begins with the mailbox's certificate; `serial` is
     lower-case hex; `address` has its domain as A-label. `beside` are the chains of the mailbox's other certificates in
-    use, where signing and encryption have one each: a target that holds all of them has to know.
+    use, where signing and encryption have one each: a target that holds all of them has to know. `still_ours` says
+    whether nobody else has been given the job meanwhile.
     """
 
     certificate_id: str
@@ -56,6 +61,12 @@ class Parcel:
     chain_pem: bytes = field(repr=False)
     key: KeyFiles = field(repr=False)
     beside: tuple[bytes, ...] = field(default=(), repr=False)
+    still_ours: Callable[[], bool] = field(default=_always, repr=False, compare=False)
+
+    def be_ours(self) -> None:
+        """To be called before what cannot be taken back, such as a file's new name. Raises DeliveryFailed."""
+        if not self.still_ours():
+            raise DeliveryFailed("it took so long that another worker was given the job; nothing was put there")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from acme_milter.enrollment.model import State
 from acme_milter.store import certificates
 from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.delivery_leases import AGAIN
 from acme_milter.store.rehearsals import in_earnest
 from acme_milter.store.schema import certificate, enrollment
 from acme_milter.store.schema import delivery as table
@@ -31,7 +32,8 @@ class DeliveryState(enum.StrEnum):
 class Delivery:
     """`target` is the title of a target in the mailbox's policy, `kind` its `to`. `outcome`: where it is now.
 
-    `done_at` without an outcome: it has ended, and `last_error` says why.
+    `done_at` without an outcome: it has ended, and `last_error` says why. `lease_owner`: whose turn it is; of one that
+    was just claimed, whose it was before and who may still be at work.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Delivery:
     last_error: str | None
     done_at: datetime | None
     outcome: str | None
+    lease_owner: str | None
 
     @property
     def state(self) -> DeliveryState:
@@ -83,6 +86,9 @@ def ask(
             place = {"certificate_id": certificate_id, "address": address, "target": title}
             connection.execute(table.insert().values(id=uuid.uuid4().hex, **place, **values))
         elif before.state is DeliveryState.ENDED or (again and before.state is DeliveryState.DONE):
+            # Its lease is over, unless there may be somebody else at work: then a name stays, as `claim` has it.
+            late = sa.case((table.c.lease_until > now, "another"), else_=None)
+            values |= {"lease_owner": late, "lease_until": None}
             connection.execute(table.update().where(table.c.id == before.id).values(**values))
         else:
             continue
@@ -177,35 +183,60 @@ def is_overtaken(connection: sa.Connection, delivery_id: str) -> bool:
     return connection.execute(query).first() is not None
 
 
-def done(connection: sa.Connection, delivery_id: str, outcome: str, now: datetime, *, owner: str) -> bool:
-    """It is there. False, and nothing is changed, when the lease is another's by now."""
+def done(
+    connection: sa.Connection,
+    delivery_id: str,
+    outcome: str,
+    now: datetime,
+    *,
+    owner: str,
+    overlaps_until: datetime | None = None,
+) -> bool:
+    """It is there. False, and nothing is changed, when the lease is another's by now, or nobody's.
+
+    `overlaps_until`: another one may still be at work, and is taken to have ended then.
+    """
     values = {"done_at": now, "outcome": outcome, "next_attempt_at": None, "last_error": None}
-    return _end_lease(connection, delivery_id, owner, values)
+    return _end_lease(connection, delivery_id, [owner], {**values, "lease_until": overlaps_until})
 
 
 def ended(connection: sa.Connection, delivery_id: str, why: str, now: datetime, *, owner: str) -> bool:
     """It is over without having been delivered; otherwise as `done`."""
     values = {"done_at": now, "outcome": None, "next_attempt_at": None, "last_error": why}
-    return _end_lease(connection, delivery_id, owner, values)
+    return _end_lease(connection, delivery_id, _names(owner), values)
 
 
-def failed(connection: sa.Connection, delivery_id: str, error: str, again: datetime | None, *, owner: str) -> bool:
-    """It did not work, and is tried `again` then; None: when a person says so. Otherwise as `done`."""
+def failed(
+    connection: sa.Connection,
+    delivery_id: str,
+    error: str,
+    again: datetime | None,
+    *,
+    owner: str,
+    overlaps: bool = False,
+) -> bool:
+    """It did not work, and is tried `again` then; None: when a person says so. Otherwise as `done`; `overlaps`:
+    another one may still be at work.
+    """
     values = {"attempts": table.c.attempts + 1, "last_error": error, "next_attempt_at": again}
-    return _end_lease(connection, delivery_id, owner, values)
+    return _end_lease(connection, delivery_id, _names(owner), {**values, "lease_owner": owner if overlaps else None})
 
 
-def _end_lease(connection: sa.Connection, delivery_id: str, owner: str, values: Mapping[str, object]) -> bool:
-    ours = sa.and_(table.c.id == delivery_id, table.c.lease_owner == owner)
-    changed = connection.execute(table.update().where(ours).values(lease_owner=None, lease_until=None, **values))
-    return changed.rowcount == 1
+def _names(owner: str) -> list[str]:
+    return [owner, owner + AGAIN]
+
+
+def _end_lease(connection: sa.Connection, delivery_id: str, names: list[str], values: Mapping[str, object]) -> bool:
+    ours = sa.and_(table.c.id == delivery_id, table.c.lease_owner.in_(names))
+    values = {"lease_owner": None, "lease_until": None, **values}
+    return connection.execute(table.update().where(ours).values(**values)).rowcount == 1
 
 
 def extend(
     connection: sa.Connection, delivery_id: str, *, owner: str, until: datetime, last_error: str | None = None
 ) -> None:
     """Keep a lease that is still ours for longer; `last_error` tells why, where people should know."""
-    ours = sa.and_(table.c.id == delivery_id, table.c.lease_owner == owner)
+    ours = sa.and_(table.c.id == delivery_id, table.c.lease_owner.in_(_names(owner)))
     told = {} if last_error is None else {"last_error": last_error}
     connection.execute(table.update().where(ours).values(lease_until=until, **told))
 

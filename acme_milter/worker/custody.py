@@ -13,7 +13,7 @@ from acme_milter.config.schema import Config
 from acme_milter.delivery.wanted import targets_for
 from acme_milter.enrollment.model import Enrollment
 from acme_milter.eventlog import Event, log_event
-from acme_milter.store import audit, deliveries, mailbox_keys
+from acme_milter.store import audit, deliveries, delivery_leases, mailbox_keys
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.deliveries import DeliveryState
 from acme_milter.store.mailbox_keys import StoredMailboxKey
@@ -70,7 +70,11 @@ class DeliverOnce:
         self._clock = clock
 
     def look(self, connection: sa.Connection, certificate: StoredCertificate) -> None:
-        """In the transaction in which a delivery was done: was it the last of those that take the key?"""
+        """In the transaction in which a delivery was done: was it the last of those that take the key?
+
+        While a worker whose lease was taken over may still bring what nobody could open, the key stays for another
+        delivery.
+        """
         config = self._config()
         policy = config.policy_for(certificate.address)
         if policy is None or policy.custody != "deliver_once":
@@ -79,8 +83,9 @@ class DeliverOnce:
         wanted = {title for title, target in targets.items() if takes_key(target)}
         rows = deliveries.of_certificate(connection, certificate.id)
         done = {one.target for one in rows if one.state is DeliveryState.DONE}
-        if wanted and wanted <= done:
-            destroy(connection, certificate, self._clock(), "every target that takes it has it")
+        now = self._clock()
+        if wanted and wanted <= done and not delivery_leases.may_overlap(connection, certificate.id, now):
+            destroy(connection, certificate, now, "every target that takes it has it")
 
 
 def destroy(connection: sa.Connection, certificate: StoredCertificate, now: datetime, why: str) -> None:

@@ -22,7 +22,7 @@ from acme_milter.delivery.wanted import targets_for
 from acme_milter.enrollment.backoff import step_delay
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.keys.client import KeydClient
-from acme_milter.store import audit, certificates, deliveries, mailbox_keys, passphrases
+from acme_milter.store import audit, certificates, deliveries, delivery_leases, mailbox_keys, passphrases
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database, in_words
 from acme_milter.store.deliveries import Delivery
@@ -54,9 +54,14 @@ class _Job:
     one: Delivery
     owner: str
     certificate: StoredCertificate
-    timeout: float = 0.0
+    timeout: timedelta = timedelta(0)
     began: float = field(default_factory=time.monotonic)
     told_at: float | None = None
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether somebody else whose lease had ended may still be at it."""
+        return self.one.lease_owner is not None
 
 
 class Delivering:
@@ -93,6 +98,7 @@ class Delivering:
         self._threads: set[threading.Thread] = set()
         self._jobs: dict[str, _Job] = {}
         self._stopping = threading.Event()
+        self._look_back_at = 0.0
 
     def start(self) -> None:
         """Leases of our predecessors at this place are void: whoever calls this holds the place's sockets."""
@@ -103,6 +109,7 @@ class Delivering:
     def work(self) -> None:
         """Begin what is due, tell of what does not end, and return at once."""
         self._tell_overdue()
+        self._look_back()
         with self._database.read() as connection:
             due = deliveries.targets_due(connection, self._clock())
         for title in due:
@@ -178,6 +185,7 @@ class Delivering:
             chain_pem=certificate.chain_pem,
             key=KeydFiles(keyd=self._keyd, key=key, certificate=certificate, custody=_custody(config, certificate)),
             beside=tuple(other.chain_pem for other in in_use if other.usage is not certificate.usage),
+            still_ours=lambda: self._renew(job),
         )
         self._allow(job, section.timeout)
         try:
@@ -199,21 +207,43 @@ class Delivering:
             return self._targets[section]
 
     def _allow(self, job: _Job, timeout: timedelta) -> None:
-        job.timeout, job.began = timeout.total_seconds(), time.monotonic()
+        job.timeout, job.began = timeout, time.monotonic()
         if timeout > LEASE / 2:
             until = self._clock() + timeout + LEASE
             with self._database.write() as connection:
                 deliveries.extend(connection, job.one.id, owner=job.owner, until=until)
 
+    def _renew(self, job: _Job) -> bool:
+        """Whether it is still our job; then it is for as long as its last step may take."""
+        until = self._clock() + job.timeout + LEASE
+        with self._database.write() as connection:
+            return delivery_leases.renew(connection, job.one.id, owner=job.owner, until=until)
+
+    def _look_back(self) -> None:
+        """Nobody is at work any more where two may have been: what was put off for that comes now."""
+        passed = time.monotonic()
+        if passed < self._look_back_at:
+            return
+        self._look_back_at = passed + LEASE.total_seconds()
+        with self._database.write() as connection:
+            for certificate_id in delivery_leases.end_overlaps(connection, self._clock()):
+                self._when_done(connection, certificates.get(connection, certificate_id))
+
     def _tell_overdue(self) -> None:
         """What hangs cannot be ended, so its mailbox waits for it, but people are to know, and other hosts too."""
         passed = time.monotonic()
         with self._lock:
-            jobs = [job for job in self._jobs.values() if job.timeout and passed > job.began + job.timeout + GRACE]
+            jobs = [
+                job
+                for job in self._jobs.values()
+                if job.timeout and passed > job.began + job.timeout.total_seconds() + GRACE
+            ]
         for job in jobs:
             if job.told_at is not None and passed < job.told_at + LEASE.total_seconds() / 5:
                 continue
-            words = f"has not ended after {job.timeout:g} s, and cannot be ended; it is still waited for"
+            words = (
+                f"has not ended after {job.timeout.total_seconds():g} s, and cannot be ended; it is still waited for"
+            )
             with self._database.write() as connection:
                 deliveries.extend(
                     connection, job.one.id, owner=job.owner, until=self._clock() + LEASE, last_error=words
@@ -227,12 +257,25 @@ class Delivering:
         sealed = {form: self._vault.seal_passphrase(one.id, form, text) for form, text in delivered.passphrases.items()}
         with self._database.write() as connection:
             outcome = delivered.outcome[:LONGEST_WORDS]
-            if not deliveries.done(connection, one.id, outcome, now, owner=job.owner):
-                return  # the lease ended before we did: another one is at it, or has done it
+            overlaps_until = now + LEASE if job.overlaps else None
+            if not deliveries.done(connection, one.id, outcome, now, owner=job.owner, overlaps_until=overlaps_until):
+                self._late(connection, job, now)
+                return
             passphrases.replace(connection, one.id, sealed, now)
             _note(connection, Event.DELIVERY_DONE, one, job.certificate, now)
             self._when_done(connection, job.certificate)
         self._log(Event.DELIVERY_DONE, job, attempt=one.attempts + 1)
+
+    def _late(self, connection: sa.Connection, job: _Job, now: datetime) -> None:
+        """The lease ended before we did. Another one is at it, or has done it: whose file lies there, and which
+        passphrase opens it, nobody knows, so it is brought once more.
+        """
+        why = "it was delivered after its lease had ended, so it is delivered once more"
+        if delivery_leases.bring_again(connection, job.one.id, now, owner=job.owner, why=why):
+            _note(connection, Event.DELIVERY_ASKED, job.one, job.certificate, now)
+        else:
+            why = "it was delivered after its lease had ended, and nobody wants it any more"
+        self._log(Event.DELIVERY_FAILED, job, error=why)
 
     def _ended(self, job: _Job, why: str) -> None:
         with self._database.write() as connection:
@@ -244,7 +287,7 @@ class Delivering:
         again = None if permanent else self._clock() + pause
         words = error[:LONGEST_WORDS]
         with self._database.write() as connection:
-            deliveries.failed(connection, job.one.id, words, again, owner=job.owner)
+            deliveries.failed(connection, job.one.id, words, again, owner=job.owner, overlaps=job.overlaps)
         self._log(Event.DELIVERY_FAILED, job, attempt=job.one.attempts + 1, error=words, next=again)
 
     def _log(self, event: Event, job: _Job, **facts: Any) -> None:

@@ -203,3 +203,10 @@ def test_no_room_for_its_files_is_said_and_passes(
     with pytest.raises(DeliveryFailed, match="no files can be made for it") as caught:
         hook("/bin/true").deliver(parcel)
     assert not caught.value.permanent
+
+
+def test_a_program_is_not_started_when_the_job_is_anothers_by_now(parcel: Parcel, tmp_path: Path) -> None:
+    target = HookTarget.model_validate({"to": "hook", "argv": ["/usr/bin/touch", str(tmp_path / "ran")]})
+    with pytest.raises(DeliveryFailed, match="another worker was given the job"):
+        HookDelivery(target).deliver(dataclasses.replace(parcel, still_ours=lambda: False))
+    assert not (tmp_path / "ran").exists()

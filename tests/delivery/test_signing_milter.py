@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`to: signing-milter`: openssl signs with the pair, cdb compiles the table, and nobody else's line is touched."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -120,6 +121,13 @@ def test_a_certificate_that_does_not_sign_is_not_placed(desk: Desk, certs: Path)
     assert names_in(certs) == []
     deliver(certs, desk.parcel(usage=KeyUsageKind.SIGN))
     assert len(names_in(certs)) == 2
+
+
+def test_a_pair_gets_no_names_when_the_job_is_anothers_by_now(desk: Desk, certs: Path) -> None:
+    fault = failure(certs, dataclasses.replace(desk.parcel(), still_ours=lambda: False))
+    assert not fault.permanent
+    assert "another worker was given the job" in str(fault)
+    assert names_in(certs) == []
 
 
 def test_a_reload_that_fails_is_tried_again_and_one_that_is_not_there_waits_for_somebody(

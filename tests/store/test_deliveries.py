@@ -9,7 +9,15 @@ import sqlalchemy as sa
 
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.enrollment.model import State
-from acme_milter.store import certificates, deliveries, delivery_lists, enrollments, mailbox_keys, passphrases
+from acme_milter.store import (
+    certificates,
+    deliveries,
+    delivery_leases,
+    delivery_lists,
+    enrollments,
+    mailbox_keys,
+    passphrases,
+)
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.deliveries import DeliveryState
@@ -176,3 +184,28 @@ def test_passphrases_are_replaced_whole_and_remember_that_they_were_shown(databa
         (row,) = passphrases.of_delivery(connection, "d")
         assert (row.sealed, row.made_at, row.shown_at) == (b"three", NOW, SOON)
         assert "three" not in repr(row)
+
+
+def test_what_a_late_one_has_brought_is_due_when_whoever_has_it_now_is_done(database: Database) -> None:
+    with database.write() as connection:
+        stored = certificate(connection)
+        ask(connection, stored)
+        later, last = SOON + timedelta(minutes=1), SOON + timedelta(minutes=9)
+        late = deliveries.claim(connection, "hook", owner="w#1.0", now=NOW, until=SOON)
+        second = deliveries.claim(connection, "hook", owner="w#2.0", now=later, until=last)
+        assert late is not None
+        assert second is not None
+        assert (late.lease_owner, second.lease_owner) == (None, "w#1.0")
+        assert not delivery_leases.renew(connection, late.id, owner="w#1.0", until=last)
+        assert delivery_leases.bring_again(connection, late.id, later, owner="w#1.0", why="late")
+        assert deliveries.claim(connection, "hook", owner="w#3.0", now=later, until=last) is None
+        assert not deliveries.done(connection, late.id, "there", later, owner="w#2.0")
+        assert delivery_leases.bring_again(connection, late.id, later, owner="w#2.0", why="late")
+        third = deliveries.claim(connection, "hook", owner="w#3.0", now=later, until=last)
+        assert third is not None
+        assert third.lease_owner == "w#2.0"
+        assert deliveries.done(connection, late.id, "there", later, owner="w#3.0", overlaps_until=last)
+        assert delivery_leases.may_overlap(connection, stored.id, later)
+        assert delivery_leases.end_overlaps(connection, later) == set()
+        assert delivery_leases.end_overlaps(connection, last) == {stored.id}
+        assert not delivery_leases.may_overlap(connection, stored.id, later)

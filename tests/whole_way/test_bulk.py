@@ -65,7 +65,7 @@ def test_a_run_goes_on_after_a_kill_a_pause_and_ctrl_c(own_lab: Callable[..., La
         wait_until(lambda: look()["outcomes"]["active"] > before, "a certificate after the kill", timeout=60)
         lab.authority.freeze()  # or a slow machine would see the whole run done before the pause
         watcher.send_signal(signal.SIGINT)
-        out, err = watcher.communicate(timeout=30)
+        out, err = watcher.communicate(timeout=90)
         assert watcher.returncode == 75, (out, err)
         assert "is paused; what is open goes to its end" in err
         assert "bulk resume" in err

@@ -162,6 +162,11 @@ _ANSWERS = (
         knobs={"FINALIZE_500_LATE": 100},
     ),
     Behaviour(
+        name="alternate-chain",
+        does="offers a second chain, below another root",
+        settings={"preferred_chain": "acme-milter test S/MIME other root"},
+    ),
+    Behaviour(
         name="error-while-processing", does="shows an error on what is not over", knobs={"PROCESSING_WITH_ERROR": "on"}
     ),
     Behaviour(

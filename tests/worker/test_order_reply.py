@@ -73,6 +73,19 @@ def test_a_foreign_challenge_from_the_fixed_sender_helps_nobody_and_ours_still_s
     assert swallowed == 2  # T04: each mail that was kept out of the inbox is kept here
 
 
+def test_a_reply_that_is_read_after_half_an_hour_is_in_time(make_orders: MakeOrderBench) -> None:
+    bench = make_orders()
+    bench.site.authority.set_knobs(REPLY_READ_DELAY=3)
+    validating = bench.step_until(
+        bench.answer_mail(bench.step_until(bench.open(), State.AWAITING_MAIL)), State.VALIDATING
+    )
+    with bench.moved_ahead(minutes=35):
+        looked = bench.step(validating)
+    assert looked.is_open
+    wait_until(lambda: bool(bench.happened("validated")), "the reply to be read")
+    assert bench.step_until(looked, State.ACTIVE, State.FAILED).state is State.ACTIVE
+
+
 def test_a_foreign_challenge_after_the_order_ended_is_delivered(make_orders: MakeOrderBench) -> None:
     bench = make_orders()
     awaiting = bench.step_until(bench.open(), State.AWAITING_MAIL)

@@ -54,9 +54,9 @@ def test_a_run_goes_on_after_a_kill_a_pause_and_ctrl_c(own_lab: Callable[..., La
     lab = own_lab(mailboxes=12, knobs=SLOW, authority={"limits": {"in_flight": 3}})
     plan = planned(lab)
     assert len(json.loads(plan.read_text())["mailboxes"]) == 12
-    watcher = subprocess.Popen(
-        lab.command("bulk", "run", str(plan), "--yes"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    # What a shell has started in the background ignores Ctrl-C, and hands that on.
+    command = ["env", "--default-signal=INT", *lab.command("bulk", "run", str(plan), "--yes")]
+    watcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: "certificate-issued" in lab.log_text(), "the first certificate", timeout=40)
     lab.kill_role("worker")
     lab.wait_for_roles()

@@ -230,6 +230,7 @@ class TestOrdersWhoseAccountIsGone:
     def test_a_change_of_the_directory_ends_them(self, make_orders: MakeOrderBench, state: State, known: bool) -> None:
         desk = the_desk(make_orders)
         bench = desk.bench
+        bench.site.authority.set_knobs(MAIL_LOSS=100)  # a challenge mail would move them meanwhile
         opened = bench.step_until(bench.open(), state)
         opened = opened if known else self.forget_whose(desk, opened)
         self.move(desk)
@@ -239,6 +240,7 @@ class TestOrdersWhoseAccountIsGone:
     def test_their_deadline_is_reached_though_nobody_can_sign_for_them(self, make_orders: MakeOrderBench) -> None:
         desk = the_desk(make_orders)
         bench = desk.bench
+        bench.site.authority.set_knobs(MAIL_LOSS=100)  # a challenge mail would move them meanwhile
         waiting = bench.step_until(bench.open(), State.AWAITING_MAIL)
         self.close(desk)
         with bench.moved_ahead(days=2):
@@ -257,6 +259,7 @@ class TestOrdersWhoseAccountIsGone:
     ) -> None:
         desk = the_desk(make_orders)
         bench = desk.bench
+        bench.site.authority.set_knobs(MAIL_LOSS=100)  # a challenge mail would move them meanwhile
         ordering = bench.step_until(bench.open(), State.ORDERING)
         ordering = ordering if known else self.forget_whose(desk, ordering)
         self.close(desk)
@@ -269,6 +272,7 @@ class TestOrdersWhoseAccountIsGone:
     def test_closing_ends_what_was_ordered_before_orders_said_whose_they_are(self, make_orders: MakeOrderBench) -> None:
         desk = AccountDesk(make_orders(mailboxes=2))
         bench = desk.bench
+        bench.site.authority.set_knobs(MAIL_LOSS=100)  # a challenge mail would move them meanwhile
         first, second = bench.addresses
         waiting = self.forget_whose(desk, bench.step_until(bench.open(first), State.AWAITING_MAIL))
         planned = bench.open(second)

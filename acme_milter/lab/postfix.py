@@ -147,7 +147,7 @@ class PostfixLab:
                     return False
         return True
 
-    def wait_for_empty_queue(self, timeout: float = 10.0) -> None:
+    def wait_for_empty_queue(self, timeout: float = 60.0) -> None:
         """Return when all mail is delivered or bounced; raises ProcessFault after `timeout` seconds."""
         wait_until(self.queue_is_empty, "Postfix's queue to become empty", timeout=timeout)
 

@@ -116,7 +116,7 @@ def write_private(directory: Path, name: str, content: bytes) -> Path:
                 stream.flush()
                 os.fsync(stream.fileno())
             part.replace(file)
-        except BaseException:
+        except BaseException:  # Ctrl-C included: no half-written key stays
             part.unlink(missing_ok=True)
             raise
     except OSError as error:

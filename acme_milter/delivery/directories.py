@@ -117,7 +117,7 @@ def enter(parent: int, name: str, own: Rights | None, above: Path) -> int:
         else:
             give(descriptor, Rights(own.directory_mode(), own.uid, own.gid), str(path))
         os.fsync(parent)
-    except BaseException:
+    except BaseException:  # Ctrl-C included: nothing stays open
         os.close(descriptor)
         raise
     return descriptor

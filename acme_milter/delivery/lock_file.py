@@ -31,7 +31,7 @@ def locked_file(directory: int, path: Path, seconds: float) -> int:
                 return file
         except BlockingIOError:
             pass
-        except BaseException:
+        except BaseException:  # Ctrl-C included: nothing stays open
             os.close(file)
             raise
         os.close(file)
@@ -49,7 +49,7 @@ def _own_file(directory: int, path: Path) -> int:
         raise
     try:
         _check(os.fstat(file), path)
-    except BaseException:
+    except BaseException:  # Ctrl-C included: nothing stays open
         os.close(file)
         raise
     return file

@@ -44,6 +44,9 @@ HOOK_PLACEHOLDERS = ADDRESS_PLACEHOLDERS | {
 }
 """What a hook's arguments may hold besides: the serial number, and the path of each file that was made for it."""
 
+WITHDRAWAL_PLACEHOLDERS = ADDRESS_PLACEHOLDERS | {"serial", "certificate"}
+"""What the arguments of a hook may hold that takes a certificate back: there is no key any more to bring."""
+
 _MADE_FOR = {"pem": "pem", "p12": "p12-modern", "p12_legacy": "p12-legacy", "mobileconfig": "mobileconfig"}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
@@ -78,6 +81,10 @@ def _hook_argument(text: str) -> str:
     return _only(text, HOOK_PLACEHOLDERS)
 
 
+def _withdrawal_argument(text: str) -> str:
+    return _only(text, WITHDRAWAL_PLACEHOLDERS)
+
+
 def _name(value: str) -> str:
     if not _NAME.match(value):
         raise ValueError("must be a name of letters, digits, dots, dashes and underscores")
@@ -106,10 +113,16 @@ class TargetCommon(Section):
         """Its name, or what it is."""
         return self.name or self.kind
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether what was delivered there is taken back by itself, once nobody should use it any more."""
+        return bool(getattr(self, "withdraw", False))
+
 
 class FilesTarget(TargetCommon):
     """Files in a directory of the mailbox's own. A passphrase never lies beside the file that it opens: it has a
-    directory of its own, or stays sealed in the store until somebody asks for it.
+    directory of its own, or stays sealed in the store until somebody asks for it. They stay when a mailbox leaves,
+    unless `withdraw` says otherwise: old mail needs the key.
     """
 
     to: Literal["files"]
@@ -120,6 +133,7 @@ class FilesTarget(TargetCommon):
     owner: Text | None = None
     group: Text | None = None
     passphrase_path: PathTemplate | None = None
+    withdraw: bool = False
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -138,6 +152,7 @@ class HookTarget(TargetCommon):
 
     to: Literal["hook"]
     argv: Annotated[Several[Annotated[Argument, AfterValidator(_hook_argument)]], Field(min_length=1)]
+    withdraw_argv: Several[Annotated[Argument, AfterValidator(_withdrawal_argument)]] = ()
     formats: OneOrSeveral[BundleFormat] = ("p12-modern",)
     chain: Chain = "include"
 
@@ -148,6 +163,11 @@ class HookTarget(TargetCommon):
         if lacking:
             raise ValueError(f"argv has {{{lacking[0]}}}, but formats does not name {_MADE_FOR[lacking[0]]}")
         return self
+
+    @property
+    def takes_back(self) -> bool:
+        """Only its own program knows where it has put what it was given."""
+        return bool(self.withdraw_argv)
 
 
 class LdapTarget(TargetCommon):
@@ -165,6 +185,7 @@ class LdapTarget(TargetCommon):
     keep: int = Field(default=2, ge=1, le=100)
     ca_bundle: FilePath | None = None
     starttls: bool = False
+    withdraw: bool = True
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
@@ -194,6 +215,7 @@ class SigningMilterTarget(TargetCommon):
     mode: SocketMode = Field(default=0o640, json_schema_extra={"default": "0640"})
     group: Text | None = None
     reload: Several[Argument] = ()
+    withdraw: bool = True
 
     @model_validator(mode="after")
     def _for_few(self) -> Self:
@@ -222,6 +244,7 @@ class SmimeaTarget(TargetCommon):
     port: int = Field(default=53, ge=1, le=65535)
     zone: DomainName | None = None
     tsig: TsigKey | None = None
+    withdraw: bool = True
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -143,9 +143,11 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "owner": "The files' owner.",
         "group": "The files' group.",
         "passphrase_path": "Another directory, for the passphrases; without it they stay sealed in the store.",
+        "withdraw": "Whether they are removed once nobody should use them any more; old mail needs the key.",
     },
     "HookTarget": {
         "argv": "The program and its arguments, each by itself, with {address}, {p12} and others in them.",
+        "withdraw_argv": "The program that takes a certificate back, and its arguments; without it nothing is.",
         "formats": "Which files are made for it.",
         "chain": "Whether the issuers' certificates go along.",
     },
@@ -159,6 +161,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "keep": "How many certificates an entry keeps, the newest.",
         "ca_bundle": "Certificates that the directory's own may rest on.",
         "starttls": "Whether ldap:// is made TLS before anything is said.",
+        "withdraw": "Whether a certificate is taken out once nobody should use it any more.",
     },
     "SigningMilterTarget": {
         "directory": "Where its certificates and keys are.",
@@ -166,6 +169,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "mode": "The files' permission bits, 0640 at most.",
         "group": "The files' group.",
         "reload": "A command that makes it read them, each word by itself.",
+        "withdraw": "Whether the key and its line are removed once nobody should sign with it any more.",
     },
     "SmimeaTarget": {
         "mode": "zone writes a snippet, nsupdate asks a name server.",
@@ -176,6 +180,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "port": "nsupdate: its port.",
         "zone": "nsupdate: the zone, where it is not the mailbox's domain.",
         "tsig": "nsupdate: the key that signs the update.",
+        "withdraw": "Whether the record is deleted once nobody should use the certificate any more.",
     },
     "TsigKey": {
         "key_name": "What the server calls it.",

@@ -12,7 +12,7 @@ from acme_milter.config.delivery import BundleFormat, FilesTarget
 from acme_milter.delivery.directories import Rights
 from acme_milter.delivery.mobileconfig import build_profile
 from acme_milter.delivery.placing import directory_of, encoded, filled, placing, rights
-from acme_milter.delivery.target import Delivered, DeliveryFailed, Parcel
+from acme_milter.delivery.target import Delivered, DeliveryFailed, Gone, Parcel
 
 _PASSPHRASE_RIGHTS = 0o660  # never for others, whatever the files' own mode
 
@@ -89,6 +89,11 @@ class FilesDelivery:
         if section.passphrase_path is None:
             return Delivered(outcome=where, passphrases={form: bundle.passphrase for form, bundle in bundles.items()})
         return Delivered(outcome=f"{where}; passphrase in {filled(section.passphrase_path, parcel.address)}")
+
+    def withdraw(self, gone: Gone) -> str:
+        """Raises DeliveryFailed."""
+        text = f"certificate {gone.serial} of {gone.address} is still there; remove it by hand"
+        raise DeliveryFailed(text, permanent=True)
 
 
 def _names(stem: str, bundles: Collection[Bundle]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from acme_milter.certificate.pem_chain import parse_pem_chain, write_pem_chain
 from acme_milter.config.delivery import HookTarget, placeholders
 from acme_milter.delivery.files import bundle_files
-from acme_milter.delivery.target import Delivered, DeliveryFailed, Parcel
+from acme_milter.delivery.target import Delivered, DeliveryFailed, Gone, Parcel
 from acme_milter.program import Outcome, ProgramAbsent, ProgramFault, run_program
 from acme_milter.quoting import quoted
 
@@ -58,6 +58,11 @@ class HookDelivery:
             except ProgramFault as fault:
                 raise DeliveryFailed(str(fault)) from None
         return Delivered(outcome=_said(argv[0], outcome, passphrases))
+
+    def withdraw(self, gone: Gone) -> str:
+        """Raises DeliveryFailed."""
+        text = f"certificate {gone.serial} of {gone.address} is still there; remove it by hand"
+        raise DeliveryFailed(text, permanent=True)
 
 
 @contextmanager

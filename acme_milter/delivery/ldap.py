@@ -12,7 +12,7 @@ from acme_milter.clock import Clock
 from acme_milter.config.delivery import LdapTarget
 from acme_milter.config.secret import SecretUnavailable
 from acme_milter.delivery.ldap_writer import Writing, request, time_text
-from acme_milter.delivery.target import Delivered, DeliveryFailed, Parcel
+from acme_milter.delivery.target import Delivered, DeliveryFailed, Gone, Parcel
 from acme_milter.ldap_connection import shows_the_password
 from acme_milter.program import Outcome, ProgramFault, run_program
 from acme_milter.quoting import quoted
@@ -77,6 +77,11 @@ class LdapDelivery:
             clear_stale=section.stale_usersmimecertificate == "clear",
             now=time_text(self._clock.now()),
         )
+
+    def withdraw(self, gone: Gone) -> str:
+        """Raises DeliveryFailed."""
+        text = f"certificate {gone.serial} of {gone.address} is still there; remove it by hand"
+        raise DeliveryFailed(text, permanent=True)
 
 
 def _answer(done: Outcome) -> dict[str, object]:

@@ -14,7 +14,7 @@ from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.delivery import SigningMilterTarget
 from acme_milter.delivery.directories import Rights
 from acme_milter.delivery.placing import Place, encoded, placing, rights, rights_kept
-from acme_milter.delivery.target import Delivered, DeliveryFailed, Parcel
+from acme_milter.delivery.target import Delivered, DeliveryFailed, Gone, Parcel
 from acme_milter.keys.clear_file import write_all
 from acme_milter.program import ProgramAbsent, ProgramFault, run_program
 from acme_milter.quoting import quoted
@@ -55,6 +55,11 @@ class SigningMilterDelivery:
                 _reload(section.reload, section.timeout.total_seconds())
         table = f", in {section.table}" if section.table is not None else ""
         return Delivered(outcome=f"{file}{table}{', reloaded' if section.reload else ''}")
+
+    def withdraw(self, gone: Gone) -> str:
+        """Raises DeliveryFailed."""
+        text = f"certificate {gone.serial} of {gone.address} is still there; remove it by hand"
+        raise DeliveryFailed(text, permanent=True)
 
 
 def _place_pair(place: Place, name: str, parcel: Parcel, given: Rights) -> None:

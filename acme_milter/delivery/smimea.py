@@ -8,7 +8,7 @@ from acme_milter.config.secret import SecretUnavailable
 from acme_milter.delivery.smimea_record import owner_name, record_for
 from acme_milter.delivery.smimea_update import UpdateServer, replace_records
 from acme_milter.delivery.smimea_zone import write_block
-from acme_milter.delivery.target import Delivered, DeliveryFailed, Parcel
+from acme_milter.delivery.target import Delivered, DeliveryFailed, Gone, Parcel
 
 _LONGEST_TTL = 2**31 - 1  # RFC 2181 §8
 
@@ -58,3 +58,8 @@ class SmimeaDelivery:
             secret=secret,
             timeout=section.timeout.total_seconds(),
         )
+
+    def withdraw(self, gone: Gone) -> str:
+        """Raises DeliveryFailed."""
+        text = f"certificate {gone.serial} of {gone.address} is still there; remove it by hand"
+        raise DeliveryFailed(text, permanent=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is delivered, and what every target is: something that takes it and says where it has put it."""
+"""What is delivered and what is taken back, and what every target is: something that does so and says what it did."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from acme_milter.certificate.usage import KeyUsageKind
 
 
 class DeliveryFailed(Exception):
-    """The target did not take it; the text says so in the other side's words, and what to do about it.
+    """The target did not take it, or not give it back; the text says so in the other side's words, and what to do.
 
     `permanent`: nothing will change before a person changes something, so it is not tried again by itself.
     """
@@ -44,11 +44,22 @@ def _always() -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
+class Claimed:
+    """A job that another worker may be given if it takes too long; `still_ours` says whether nobody has been."""
+
+    still_ours: Callable[[], bool] = field(default=_always, repr=False, compare=False)
+
+    def be_ours(self) -> None:
+        """To be called before what cannot be undone, such as a file's new name. Raises DeliveryFailed."""
+        if not self.still_ours():
+            raise DeliveryFailed("it took so long that another worker was given the job; nothing was changed there")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel(Claimed):
     """One certificate on its way to one target. `chain_pem` begins with the mailbox's certificate; `serial` is
     lower-case hex; `address` has its domain as A-label. `beside` are the chains of the mailbox's other certificates in
-    use, where signing and encryption have one each: a target that holds all of them has to know. `still_ours` says
-    whether nobody else has been given the job meanwhile.
+    use, where signing and encryption have one each: a target that holds all of them has to know.
     """
 
     certificate_id: str
@@ -61,12 +72,24 @@ class Parcel:
     chain_pem: bytes = field(repr=False)
     key: KeyFiles = field(repr=False)
     beside: tuple[bytes, ...] = field(default=(), repr=False)
-    still_ours: Callable[[], bool] = field(default=_always, repr=False, compare=False)
 
-    def be_ours(self) -> None:
-        """To be called before what cannot be taken back, such as a file's new name. Raises DeliveryFailed."""
-        if not self.still_ours():
-            raise DeliveryFailed("it took so long that another worker was given the job; nothing was put there")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gone(Claimed):
+    """One certificate that is to be at a target no more, for the reason `why`, which people and hooks are told.
+
+    `beside` are the chains of the mailbox's certificates in use that are to stay there. `replaced` says that a newer
+    certificate for the same use is there: what has the mailbox's name at the target is that one's.
+    """
+
+    certificate_id: str
+    address: str
+    serial: str
+    usage: KeyUsageKind
+    chain_pem: bytes = field(repr=False)
+    beside: tuple[bytes, ...] = field(default=(), repr=False)
+    replaced: bool = False
+    why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,3 +107,9 @@ class Target(Protocol):
 
     def deliver(self, parcel: Parcel) -> Delivered:
         """Put it there. Doing so twice leaves the same as once. Raises DeliveryFailed."""
+
+    def withdraw(self, gone: Gone) -> str:
+        """Have it there no more, and say in words what was done; that it is not there any more is as good.
+
+        Raises DeliveryFailed.
+        """

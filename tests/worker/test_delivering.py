@@ -15,7 +15,7 @@ from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.delivery import HookTarget, TargetCommon
 from acme_milter.config.loader import load_text
 from acme_milter.config.member import Member
-from acme_milter.delivery.target import Delivered, DeliveryFailed, Parcel, Target
+from acme_milter.delivery.target import Delivered, DeliveryFailed, Gone, Parcel, Target
 from acme_milter.enrollment.model import State
 from acme_milter.eventlog import Event
 from acme_milter.ipc.client import FrameClient
@@ -41,6 +41,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self.taken: list[Parcel] = []
+        self.gone: list[Gone] = []
         self.faults: list[Exception] = []
         self.passphrases: dict[str, str] = {}
         self.at_once = 0
@@ -61,6 +62,12 @@ class Shelf:
             with self._lock:
                 self._under_way[parcel.address] -= 1
 
+    def withdraw(self, gone: Gone) -> str:
+        if self.faults:
+            raise self.faults.pop(0)
+        self.gone.append(gone)
+        return f"off the shelf {len(self.gone)}"
+
     def serials(self) -> list[str]:
         return [parcel.serial for parcel in self.taken]
 
@@ -76,6 +83,10 @@ class Gate:
         self.waiting.append(parcel)
         self.open.wait()
         return Delivered(outcome="through the gate")
+
+    def withdraw(self, gone: Gone) -> str:
+        self.open.wait()
+        return "back through the gate"
 
 
 class MakeDepot(Protocol):

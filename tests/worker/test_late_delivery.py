@@ -14,7 +14,7 @@ from acme_milter.config.delivery import FilesTarget
 from acme_milter.config.loader import load_text
 from acme_milter.delivery import files as files_module
 from acme_milter.delivery.files import FilesDelivery
-from acme_milter.delivery.target import Delivered, Parcel
+from acme_milter.delivery.target import Delivered, Gone, Parcel
 from acme_milter.lab.processes import wait_until
 from acme_milter.store import mailbox_keys
 from acme_milter.store.certificates import StoredCertificate
@@ -46,6 +46,13 @@ class Spot:
             parcel.be_ours()
         self.there = (parcel.serial, f"PASSPHRASE{number}")
         return Delivered(outcome=f"there {number}", passphrases={"p12-modern": f"PASSPHRASE{number}"})
+
+    def withdraw(self, gone: Gone) -> str:
+        if self.polite:
+            gone.be_ours()
+        if self.there is not None and self.there[0] == gone.serial:
+            self.there = None
+        return "there no more"
 
 
 @pytest.fixture

@@ -19,9 +19,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from acme_milter.delivery.directories import UNCHANGED, Rights, enter, give, open_fixed, told
-from acme_milter.delivery.lock_file import locked_file
 from acme_milter.delivery.target import DeliveryFailed
 from acme_milter.keys.clear_file import write_all
+from acme_milter.lock_file import LockHeld, LockUnsafe, locked_file
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -155,7 +155,12 @@ class Place:
         """Keep other deliveries, of other processes too, from the file of this name until the directory is left."""
         path = self.path / f".{name}.lock"
         with told(str(path)):
-            self._locks.append(locked_file(self._descriptor, path, seconds))
+            try:
+                self._locks.append(locked_file(self._descriptor, path, seconds))
+            except LockHeld:
+                raise DeliveryFailed(f"{path} is locked by another delivery") from None
+            except LockUnsafe as unsafe:
+                raise DeliveryFailed(str(unsafe), permanent=True) from None
 
     def unlock(self) -> None:
         """Let the others have their turn."""

@@ -8,7 +8,6 @@ thread, and a peer that keeps connections open without using them costs no threa
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import socket
@@ -16,11 +15,13 @@ import stat
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from acme_milter.ipc.frames import FrameError, receive_frame, send_frame
+from acme_milter.lock_file import LockHeld, LockUnsafe, locked_file
 
 Handler = Callable[[dict[str, object], bytes], tuple[dict[str, object], bytes]]
 FileHandler = Callable[[dict[str, object], bytes, int], tuple[dict[str, object], bytes]]
@@ -31,12 +32,11 @@ PEER_UID = "peer_uid"
 _MAX_CONNECTIONS = 1024
 _FRAME_SECONDS = 10.0  # for the rest of a frame once its first octet is there, and for writing the answer
 _LOCK_SECONDS = 5.0  # another server that starts needs far less
-_LOCK_PAUSE = 0.02
 _UCRED = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 
 
 class AddressInUse(Exception):
-    """The path belongs to a live server, or is not a socket at all, or its directory is kept locked."""
+    """The path belongs to a live server, or is not a socket at all, or its lock cannot be had."""
 
     safe_text = True
 
@@ -256,37 +256,45 @@ def _listen(path: Path, mode: int) -> tuple[socket.socket, tuple[int, int]]:
     try:
         # Of two servers that start together, the second must see the first one live, not its stale
         # predecessor.
-        _lock(directory, path.parent)
-        _clear_stale(path)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            # On Linux the file takes the unbound socket's mode: at no moment is it more open than asked for.
-            os.fchmod(listener.fileno(), mode)
-            listener.bind(str(path))
-            path.chmod(mode)
-            listener.listen(128)
-            listener.setblocking(False)
-            made = path.lstat()
-        except BaseException:
-            listener.close()
-            raise
-        return listener, (made.st_dev, made.st_ino)
+        with _locked(directory, path):
+            _clear_stale(path)
+            return _bound(path, mode)
     finally:
         os.close(directory)
 
 
-def _lock(directory: int, path: Path) -> None:
-    """Anybody who may read the directory can have locked it: that must be told, and not waited for."""
-    give_up = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > give_up:
-                raise AddressInUse(f"{path} is kept locked by another process; find it with: fuser -v {path}") from None
-            time.sleep(_LOCK_PAUSE)
-        else:
-            return
+@contextmanager
+def _locked(directory: int, path: Path) -> Iterator[None]:
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        held = locked_file(directory, lock, _LOCK_SECONDS)
+    except LockHeld as fault:
+        raise AddressInUse(f"{fault}; see which: fuser -v {lock}") from None
+    except LockUnsafe as fault:
+        raise AddressInUse(str(fault)) from None
+    try:
+        yield
+    finally:
+        # Or a role that was once tried as root would leave a file that its own user cannot open.
+        with contextlib.suppress(OSError):
+            os.unlink(lock.name, dir_fd=directory)
+        os.close(held)
+
+
+def _bound(path: Path, mode: int) -> tuple[socket.socket, tuple[int, int]]:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # On Linux the file takes the unbound socket's mode: at no moment is it more open than asked for.
+        os.fchmod(listener.fileno(), mode)
+        listener.bind(str(path))
+        path.chmod(mode)
+        listener.listen(128)
+        listener.setblocking(False)
+        made = path.lstat()
+    except BaseException:
+        listener.close()
+        raise
+    return listener, (made.st_dev, made.st_ino)
 
 
 def _clear_stale(path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from acme_milter.delivery.directories import Rights, open_fixed
-from acme_milter.delivery.lock_file import locked_file
 from acme_milter.delivery.placing import placing
 from acme_milter.delivery.target import DeliveryFailed
 
@@ -86,7 +85,7 @@ def test_a_lock_is_free_when_its_directory_is_left_and_when_its_file_was_tidied_
 
 
 @pytest.mark.parametrize("what", ["link", "directory", "open"])
-def test_a_lock_that_others_could_keep_is_refused(tmp_path: Path, place: int, what: str) -> None:
+def test_a_lock_that_others_could_keep_is_refused(tmp_path: Path, what: str) -> None:
     path = tmp_path / ".table.lock"
     if what == "link":
         path.symlink_to(tmp_path / "elsewhere")
@@ -95,18 +94,13 @@ def test_a_lock_that_others_could_keep_is_refused(tmp_path: Path, place: int, wh
     else:
         path.touch()
         path.chmod(0o644)
-    with pytest.raises(DeliveryFailed, match=r"\.table\.lock is .*; remove it") as caught:
-        locked_file(place, path, 0)
+    with (
+        placing(tmp_path, (), Rights(0o600)) as ours,
+        pytest.raises(DeliveryFailed, match=r"\.table\.lock is .*; remove it") as caught,
+    ):
+        ours.lock("table", 0)
     assert caught.value.permanent
     assert not (tmp_path / "elsewhere").exists()
-
-
-def test_a_lock_of_another_users_is_refused(tmp_path: Path, place: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / ".table.lock"
-    os.close(locked_file(place, path, 0))
-    monkeypatch.setattr(os, "geteuid", lambda: STRANGER)
-    with pytest.raises(DeliveryFailed, match=rf"is user {path.stat().st_uid}'s, who could keep it locked; remove it"):
-        locked_file(place, path, 0)
 
 
 def test_two_that_prepare_one_file_do_not_meet_and_what_a_crash_has_left_goes_in_time(tmp_path: Path) -> None:

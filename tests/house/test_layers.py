@@ -26,7 +26,8 @@ LAYERS = {
     "ldap_connection": 1,
     "clock": 0,
     "eventlog": 0,
-    "ipc": 0,
+    "ipc": 1,
+    "lock_file": 0,
     "program": 0,
     "quoting": 0,
 }

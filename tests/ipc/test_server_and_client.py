@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import pytest
 from acme_milter.ipc.client import FrameClient, PeerUnavailable
 from acme_milter.ipc.frames import MAX_FRAME, receive_frame, send_frame
 from acme_milter.ipc.server import PEER_UID, AddressInUse, FrameServer
+from acme_milter.lock_file import locked_file
 
 Header = dict[str, object]
 
@@ -122,15 +123,41 @@ def test_a_file_that_is_no_socket_is_not_displaced(tmp_path: Path) -> None:
     assert path.read_text() == "somebody's"
 
 
-def test_a_directory_that_somebody_keeps_locked_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("acme_milter.ipc.server._LOCK_SECONDS", 0.0)
-    holder = os.open(tmp_path, os.O_RDONLY)
+@contextlib.contextmanager
+def _directory(path: Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(holder, fcntl.LOCK_EX)
-        with pytest.raises(AddressInUse, match=f"{tmp_path} is kept locked by another process"):
-            FrameServer(tmp_path / "s", 0o600, _echo, threads=1).start()
+        yield descriptor
     finally:
-        os.close(holder)
+        os.close(descriptor)
+
+
+def test_whoever_may_read_the_directory_cannot_keep_a_server_from_starting(tmp_path: Path) -> None:
+    with _directory(tmp_path) as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with FrameServer(tmp_path / "s", 0o600, _echo, threads=1):
+            assert _ask(tmp_path / "s", {}) == {"echo": {}}
+
+
+def test_of_two_servers_that_start_together_one_waits_for_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("acme_milter.ipc.server._LOCK_SECONDS", 0.0)
+    lock = tmp_path / ".s.lock"
+    with _directory(tmp_path) as place, os.fdopen(locked_file(place, lock, 0)):
+        assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+        with pytest.raises(AddressInUse, match=f"{lock} is locked by another process"):
+            FrameServer(tmp_path / "s", 0o600, _echo, threads=1).start()
+    with FrameServer(tmp_path / "s", 0o600, _echo, threads=1):  # that a killed one has left the file is no matter
+        assert [file.name for file in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_lock_that_is_another_users_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / ".s.lock"
+    lock.touch(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: lock.stat().st_uid + 1)
+    with pytest.raises(AddressInUse, match=rf"{lock} is user {lock.stat().st_uid}'s, who could keep it locked; remove"):
+        FrameServer(tmp_path / "s", 0o600, _echo, threads=1).start()
 
 
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:

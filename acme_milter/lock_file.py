@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Takes turns with other processes by a lock on a file that nobody else can open.
+"""Takes turns with other processes by a lock on a file that no other user can open.
 
 A lock on the directory itself (flock(2)) would be anybody's to take who may read the directory.
 """
@@ -11,15 +11,25 @@ import stat
 import time
 from pathlib import Path
 
-from acme_milter.delivery.target import DeliveryFailed
-
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PAUSE = 0.02
 
 
+class LockHeld(Exception):
+    """Another process has the lock, and keeps it for longer than it was waited for."""
+
+    safe_text = True
+
+
+class LockUnsafe(Exception):
+    """What has the lock's name is no file of ours alone; the text says what to do."""
+
+    safe_text = True
+
+
 def locked_file(directory: int, path: Path, seconds: float) -> int:
     """A descriptor of the file in the open directory, made if it is not there, with the lock on it; closing it ends the
-    lock. `seconds` is how long another holder is waited for. Raises DeliveryFailed, OSError.
+    lock. `seconds` is how long another holder is waited for. Raises LockHeld, LockUnsafe, OSError.
     """
     give_up = time.monotonic() + seconds
     while True:
@@ -36,7 +46,7 @@ def locked_file(directory: int, path: Path, seconds: float) -> int:
             raise
         os.close(file)
         if time.monotonic() > give_up:
-            raise DeliveryFailed(f"{path} is locked by another delivery")
+            raise LockHeld(f"{path} is locked by another process")
         time.sleep(_PAUSE)
 
 
@@ -64,7 +74,7 @@ def _check(found: os.stat_result, path: Path) -> None:
         what = "is open to others, who could keep it locked"
     else:
         return
-    raise DeliveryFailed(f"{path} {what}; remove it", permanent=True)
+    raise LockUnsafe(f"{path} {what}; remove it")
 
 
 def _is_there(directory: int, name: str, file: int) -> bool:

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import BinaryIO
 
-from acme_milter.program import ProgramFault, run_program
+from acme_milter.program import Outcome, ProgramFault, run_program
 from acme_milter.store.departures import Departure, Followed
 from acme_milter.worker.sighting import Sighting, Unfollowable, shown
 
@@ -27,6 +27,7 @@ REMEMBERED = 20_000
 
 JOURNAL = ("journalctl", "-q", "--no-pager", "-o", "cat", "-u", "postfix*")
 JOURNAL_TIMEOUT = 20.0
+_NO_SUCH_UNIT = "No data available"
 _OVERLAP = timedelta(seconds=5)
 
 MAX_LINE = 4096
@@ -258,9 +259,15 @@ class JournalFollower:
         except ProgramFault as fault:
             raise Unfollowable(str(fault)) from None
         if done.status != 0:
-            said = done.error_lines()
-            raise Unfollowable(f"{argv[0]}: {shown(said[-1]) if said else done.ending}")
+            raise Unfollowable(f"{argv[0]}: {_trouble(done)}")
         self._trail.read(done.output.splitlines())
         self._read_until = now
         found = {reply.id: self._trail.sighting(reply) for reply in replies}
         return {reply_id: sighting for reply_id, sighting in found.items() if sighting is not None}
+
+
+def _trouble(done: Outcome) -> str:
+    said = shown((done.error_lines() or [done.ending])[-1])
+    # So it says that no such unit has ever logged, or that there is no journal.
+    hint = "; nothing of Postfix is in the journal: does it log to a file?" if said.endswith(_NO_SUCH_UNIT) else ""
+    return f"{said}{hint}"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What Postfix's log says of a reply: lines as Postfix 3.7 writes them, in files that are rotated under the reader."""
 
-import stat
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from acme_milter.enrollment.model import State
 from acme_milter.store.departures import Departure, Followed
-from acme_milter.worker.postfix_log import MAX_LINE, JournalFollower, LogFollower, LogTrail
+from acme_milter.worker.postfix_log import MAX_LINE, LogFollower, LogTrail
 from acme_milter.worker.sighting import Unfollowable
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
@@ -285,27 +284,3 @@ def test_the_end_of_a_long_log_is_enough(log: Log, monkeypatch: pytest.MonkeyPat
 def test_a_log_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(Unfollowable, match=r"nowhere\.log: No such file"):
         LogFollower(tmp_path / "nowhere.log").look([REPLY], NOW)
-
-
-def as_journalctl(directory: Path, script: str) -> list[str]:
-    """A program in journalctl's place: this machine keeps no journal. It prints its arguments to a file."""
-    path = directory / "journalctl"
-    path.write_text(f'#!/bin/sh\necho "$@" >> {directory}/asked\n{script}\n')
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return [str(path), "-o", "cat", "-u", "postfix*"]
-
-
-def test_the_journal_is_asked_for_what_is_new(tmp_path: Path) -> None:
-    (tmp_path / "lines").write_bytes(line("sent", "250 OK").partition(b"]: ")[2] + b"\n")
-    follower = JournalFollower(as_journalctl(tmp_path, f"cat {tmp_path}/lines"))
-    assert follower.look([REPLY], NOW)[REPLY.id].departure is Departure.SENT
-    follower.look([REPLY], NOW)
-    assert (tmp_path / "asked").read_text() == f"-o cat -u postfix* --since @{int(NOW.timestamp()) - 5}\n" * 2
-
-
-def test_a_journal_that_may_not_be_read_says_so(tmp_path: Path) -> None:
-    command = as_journalctl(
-        tmp_path, "echo 'No journal files were opened due to insufficient permissions.' >&2; exit 1"
-    )
-    with pytest.raises(Unfollowable, match="insufficient permissions"):
-        JournalFollower(command).look([REPLY], NOW)

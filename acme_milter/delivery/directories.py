@@ -99,15 +99,23 @@ def open_fixed(path: Path) -> int:
     return _checked(descriptor, path)
 
 
-def enter(parent: int, name: str, own: Rights | None, above: Path) -> int:
-    """The directory of that name, made if it is not there; `own` are the rights of the files in the last one."""
+def inside(parent: int, name: str, above: Path) -> int | None:
+    """The directory of that name; None where there is none. Raises DeliveryFailed."""
     path = above / name
     try:
         return _checked(os.open(name, _OPEN, dir_fd=parent), path)
     except FileNotFoundError:
-        pass
+        return None
     except OSError as error:
         raise _no_directory(error, path) from None
+
+
+def enter(parent: int, name: str, own: Rights | None, above: Path) -> int:
+    """The directory of that name, made if it is not there; `own` are the rights of the files in the last one."""
+    path = above / name
+    found = inside(parent, name, above)
+    if found is not None:
+        return found
     with contextlib.suppress(FileExistsError):  # another delivery has just made it
         os.mkdir(name, 0o700, dir_fd=parent)
     descriptor = os.open(name, _OPEN, dir_fd=parent)

@@ -2,6 +2,7 @@
 """A configuration profile for iPhone, iPad and Mac that brings one identity (payload com.apple.security.pkcs12)."""
 
 import plistlib
+import re
 import uuid
 from collections.abc import Sequence
 
@@ -9,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 _NAMESPACE = uuid.UUID("5c1c2e0a-0a7e-5d0b-9a52-8a3f6f0f8823")
+_IDENTIFIER = re.compile(rb"<key>PayloadIdentifier</key>\s*<string>acme-milter\.([0-9a-f]+)</string>")
 
 
 def build_profile(address: str, serial: str, pkcs12: bytes, issuers: Sequence[x509.Certificate]) -> bytes:
@@ -38,6 +40,12 @@ def build_profile(address: str, serial: str, pkcs12: bytes, issuers: Sequence[x5
         "PayloadContent": payloads,
     }
     return plistlib.dumps(profile)
+
+
+def serial_in(profile: bytes) -> str | None:
+    """The serial number of the certificate that a profile is for, in lower-case hex; None where it does not say so."""
+    found = _IDENTIFIER.search(profile)
+    return None if found is None else found[1].decode("ascii")
 
 
 def _payload(kind: str, identifier: str, title: str) -> dict[str, object]:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Places files whole or not at all, with their owner, group and mode, in directories that nobody else can turn aside.
+"""Places files whole or not at all, with their owner, group and mode, in directories that nobody else can turn aside,
+and removes them again.
 
 A file is written under another name in the directory it is meant for, synced, given its rights, and renamed; so is
 every other file of the same delivery before the first of them gets its name. Directories are opened one below the
@@ -13,12 +14,12 @@ import pwd
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from acme_milter.delivery.directories import UNCHANGED, Rights, enter, give, open_fixed, told
+from acme_milter.delivery.directories import UNCHANGED, Rights, enter, give, inside, open_fixed, told
 from acme_milter.delivery.target import DeliveryFailed
 from acme_milter.keys.clear_file import write_all
 from acme_milter.lock_file import LockHeld, LockUnsafe, locked_file
@@ -92,7 +93,7 @@ class Place:
         with told(f"{self.path}/{name}"):
             if self.is_directory(name):
                 raise DeliveryFailed(f"{self.path}/{name} is a directory; move it away", permanent=True)
-            self._clear_abandoned(name)
+            self.clear_abandoned(name)
             file = os.open(part, _NEW_FILE, 0o600, dir_fd=self._descriptor)
             self._staged[name] = part
             try:
@@ -111,6 +112,10 @@ class Place:
             with told(f"{self.path}/{name}"):
                 os.rename(part, name, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
             del self._staged[name]
+        self.sync()
+
+    def sync(self) -> None:
+        """Have it outlast a crash which names there are."""
         with told(str(self.path)):
             os.fsync(self._descriptor)
 
@@ -121,10 +126,22 @@ class Place:
                 os.unlink(part, dir_fd=self._descriptor)
         self._staged.clear()
 
-    def remove(self, name: str) -> None:
-        """Remove a file that is of no use any more, if there is one."""
-        with told(f"{self.path}/{name}"), contextlib.suppress(FileNotFoundError):
-            os.unlink(name, dir_fd=self._descriptor)
+    def remove(self, name: str) -> bool:
+        """Remove a file that is of no use any more; whether there was one."""
+        with told(f"{self.path}/{name}"):
+            try:
+                os.unlink(name, dir_fd=self._descriptor)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def remove_directory(self, name: str, owners: Collection[int]) -> bool:
+        """Remove a directory that is empty, and one of these users'; whether that was done."""
+        with contextlib.suppress(OSError):  # there is something in it: then it stays
+            if os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_uid in owners:
+                os.rmdir(name, dir_fd=self._descriptor)
+                return True
+        return False
 
     def read(self, name: str, limit: int) -> tuple[bytes, os.stat_result] | None:
         """A regular file's content and what the system says of it; None where there is none."""
@@ -139,12 +156,29 @@ class Place:
                     raise DeliveryFailed(f"{self.path}/{name} is no file of at most {limit} octets", permanent=True)
                 return stream.read(limit), found
 
+    def begins_with(self, name: str, octets: bytes) -> bool:
+        """Whether a file begins so. Not an octet beyond the first that differs is read: a key in clear may follow."""
+        with told(f"{self.path}/{name}"):
+            file = os.open(name, _READ_FILE, dir_fd=self._descriptor)
+            try:
+                return all(os.read(file, 1) == octets[at : at + 1] for at in range(len(octets)))
+            finally:
+                os.close(file)
+
     def is_directory(self, name: str) -> bool:
         """Whether a directory has that name."""
-        try:
-            return stat.S_ISDIR(os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mode)
-        except FileNotFoundError:
-            return False
+        return stat.S_ISDIR(self._mode(name))
+
+    def is_file(self, name: str) -> bool:
+        """Whether a regular file has that name."""
+        return stat.S_ISREG(self._mode(name))
+
+    def _mode(self, name: str) -> int:
+        with told(f"{self.path}/{name}"):
+            try:
+                return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mode
+            except FileNotFoundError:
+                return 0
 
     def identity(self) -> tuple[int, int]:
         """What one directory has in common under whatever paths."""
@@ -167,14 +201,16 @@ class Place:
         while self._locks:
             os.close(self._locks.pop())
 
-    def _clear_abandoned(self, name: str) -> None:
-        """Remove what a crash has left: there may be a key in it."""
+    def clear_abandoned(self, name: str, *, fresh: bool = False) -> None:
+        """Remove what a crash has left of the file of this name: there may be a key in it. `fresh`: even if it looks
+        as if somebody were still at it. Raises OSError.
+        """
         for found in os.listdir(self._descriptor):  # noqa: PTH208 a descriptor
             if not (found.startswith(f".{name}.") and found.endswith(".part")):
                 continue
             with contextlib.suppress(FileNotFoundError):  # somebody else has just done so, or it has its name now
                 seen = os.stat(found, dir_fd=self._descriptor, follow_symlinks=False)
-                if time.time() - seen.st_mtime > _ABANDONED or not stat.S_ISREG(seen.st_mode):
+                if fresh or time.time() - seen.st_mtime > _ABANDONED or not stat.S_ISREG(seen.st_mode):
                     os.unlink(found, dir_fd=self._descriptor)
 
 
@@ -186,21 +222,51 @@ def placing(fixed: Path, own: Sequence[str], given: Rights) -> Iterator[Place]:
     `fixed` has to exist. What follows is made: the last one, which is the mailbox's own, with the rights of its files,
     those above it with mode 0711. Raises DeliveryFailed.
     """
-    path = fixed.joinpath(*own)
-    with told(str(path)):
+    descriptor = _opened(fixed, own, given)
+    assert descriptor is not None
+    with _place(fixed.joinpath(*own), descriptor) as place:
+        yield place
+
+
+@contextmanager
+def standing(fixed: Path, own: Sequence[str]) -> Iterator[Place | None]:
+    """The directory `own` below `fixed` as it is, to remove files; None where it is not there, and none is made.
+
+    `fixed` has to exist: of a file system that is not mounted nobody knows what is there. Raises DeliveryFailed.
+    """
+    descriptor = _opened(fixed, own, None)
+    if descriptor is None:
+        yield None
+        return
+    with _place(fixed.joinpath(*own), descriptor) as place:
+        yield place
+
+
+def _opened(fixed: Path, own: Sequence[str], given: Rights | None) -> int | None:
+    """With `given`, what is not there is made; without, it is None."""
+    with told(str(fixed.joinpath(*own))):
         descriptor = open_fixed(fixed)
-    try:
         for number, name in enumerate(own):
-            last = number == len(own) - 1
-            with told(str(path)):
-                below = enter(descriptor, name, given if last else None, fixed.joinpath(*own[:number]))
-            os.close(descriptor)
+            above = fixed.joinpath(*own[:number])
+            try:
+                if given is None:
+                    below = inside(descriptor, name, above)
+                else:
+                    below = enter(descriptor, name, given if number == len(own) - 1 else None, above)
+            finally:
+                os.close(descriptor)
+            if below is None:
+                return None
             descriptor = below
-        place = Place(path, descriptor)
-        try:
-            yield place
-        finally:
-            place.discard()
-            place.unlock()
+    return descriptor
+
+
+@contextmanager
+def _place(path: Path, descriptor: int) -> Iterator[Place]:
+    place = Place(path, descriptor)
+    try:
+        yield place
     finally:
+        place.discard()
+        place.unlock()
         os.close(descriptor)

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 
 from acme_milter.certificate.pkcs12 import P12Format
 from acme_milter.certificate.usage import KeyUsageKind
-from acme_milter.delivery.target import Parcel
+from acme_milter.delivery.target import Gone, Parcel
 from acme_milter.ipc.server import FrameServer
 from acme_milter.keys.client import KeydClient
 from acme_milter.keys.keyd import Keyd
@@ -91,6 +92,12 @@ def a_desk() -> Iterator[Desk]:
         path = Path(name) / "keyd.sock"
         with FrameServer(path, 0o600, keyd.handle, threads=4, handle_file=keyd.handle), KeydClient(path, 20) as client:
             yield Desk(client, Path(name))
+
+
+def gone_of(parcel: Parcel, **fields: Any) -> Gone:
+    """What was brought there, to be taken back."""
+    given = {name: getattr(parcel, name) for name in ("certificate_id", "address", "serial", "usage", "chain_pem")}
+    return Gone(**given | {"why": "the mailbox has left"} | fields)
 
 
 def openssl(*arguments: str | Path, given: bytes = b"") -> bytes:

@@ -28,6 +28,9 @@ from acme_milter.acme.urls import Origin
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _RELATION = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))', re.IGNORECASE)
 _MOST_LINKS = 50
+_RATE_LIMIT = re.compile(r"(?:x-)?rate-?limit(?:-[a-z]+)*\Z", re.IGNORECASE)
+_MOST_LIMITS = 10
+_LONGEST_LIMIT = 200
 _BUSY = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
 
 
@@ -54,6 +57,14 @@ class Answer:
         A date is counted from the server's own Date, so that a wrong clock on this side does not matter.
         """
         return parse_retry_after(self.headers.get("Retry-After"), self.date or self.now)
+
+    @property
+    def rate_limits(self) -> dict[str, str]:
+        """What the header fields say of the server's limits, whichever way they are spelled: RateLimit and
+        RateLimit-Policy of the HTTPAPI working group's draft, RateLimit-Limit of older ones, X-RateLimit-*. For people.
+        """
+        found = [(name, value) for name, value in self.headers.items() if _RATE_LIMIT.match(name)]
+        return {name: printable(value, _LONGEST_LIMIT) for name, value in found[:_MOST_LIMITS]}
 
     @property
     def links(self) -> tuple[Link, ...]:

@@ -73,11 +73,17 @@ class Network:
         # One tuple, replaced whole: readers need no lock, and two threads fetching it at once do no harm.
         self._directory: tuple[Directory, float] | None = None
         self._clock_skew: timedelta | None = None
+        self._rate_limits: Mapping[str, str] = {}
 
     @property
     def clock_skew(self) -> timedelta | None:
         """Our clock minus the server's, from its latest answer with a Date; None before that."""
         return self._clock_skew
+
+    @property
+    def rate_limits(self) -> Mapping[str, str]:
+        """By header field what the latest answer that had any said of the server's limits."""
+        return self._rate_limits
 
     def ask_the_time(self) -> timedelta | None:
         """`clock_skew` by an answer of this moment. Raises an AcmeError when there is none."""
@@ -152,6 +158,7 @@ class Network:
         answer = Answer(status, url, fields, content, self.origin, self._clock())
         if answer.date is not None:
             self._clock_skew = answer.now - answer.date
+        self._rate_limits = answer.rate_limits or self._rate_limits
         return answer
 
     def _take_nonce(self) -> str:

@@ -92,6 +92,8 @@ def lines_of(document: dict[str, Any]) -> Iterator[str]:
         yield from _mail(document["mail"])
     if document["directory"] is not None:
         yield from _directory(document["directory"])
+    for name, value in document["rate_limits"].items():
+        yield f"# of its limits it says {name}: {value}"
     if document["certificate"] is not None:
         yield f"# the certificate lasts {document['certificate']['days']} days, by {document['certificate']['issuer']}"
     for note in document["notes"]:

@@ -26,6 +26,11 @@ from acme_milter.testca.problem import ProblemError
 from acme_milter.testca.terms import demand_agreement
 
 _LARGEST_BODY = 128 * 1024
+_LIMIT_FIELDS = {
+    "draft": [("RateLimit-Policy", '"orders";q=300;w=3600'), ("RateLimit", '"orders";r=299;t=1800')],
+    "older": [("RateLimit-Limit", "300"), ("RateLimit-Remaining", "299"), ("RateLimit-Reset", "1800")],
+    "x": [("X-RateLimit-Limit", "300"), ("X-Rate-Limit-Remaining", "299")],
+}
 
 
 class Connections(Protocol):
@@ -160,6 +165,8 @@ def finished(office: Office, answer: Answer) -> Response:
     response.headers.append("Link", f'<{office.base_url}/directory>;rel="index"')
     response.headers["Replay-Nonce"] = office.nonces.new()
     response.headers["Cache-Control"] = "no-store"
+    for name, value in _LIMIT_FIELDS.get(office.chaos.word("LIMIT_FIELDS"), ()):
+        response.headers.append(name, value)
     return response
 
 

@@ -124,6 +124,7 @@ _ALL = (
     _seconds("SLOW", 0, "random delay of up to so many seconds before each answer"),
     _word("RETRY_AFTER", "int date garbage huge neg none", "the form of Retry-After"),
     _integer("RETRY_AFTER_SECONDS", 1, 0, 86400, "the value of Retry-After in the forms int and date"),
+    _word("LIMIT_FIELDS", "none draft older x", "how the header fields of each answer tell the limits"),
     _percent("RATELIMIT", "newOrder and finalize are answered 429 rateLimited"),
     _percent("CRASH", "the whole CA dies at a POST (exit 70, its memory lost)"),
     _percent("AUTHZ_PREVALIDATED", "a new authorization is valid from the start, and no mail is sent"),

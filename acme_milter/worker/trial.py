@@ -93,10 +93,11 @@ class Trials:
         settings = self.standing.current().authorities.get(enrollment.authority)
         if settings is None:
             return {"error": "unknown-authority", "text": f"{enrollment.authority} is not configured any more"}
-        try:
-            directory = self.authorities.network(enrollment.authority).directory()
-        except (AcmeError, AuthorityUnusable):
-            directory = None
+        directory, limits = None, dict[str, str]()
+        with contextlib.suppress(AcmeError, AuthorityUnusable):
+            network = self.authorities.network(enrollment.authority)
+            limits = dict(network.rate_limits)
+            directory = network.directory()
         seen = Seen(
             enrollment=enrollment,
             settings=settings,
@@ -108,6 +109,7 @@ class Trials:
             certificate=certificate,
             moments=moments,
             directory=directory,
+            rate_limits=limits,
         )
         document = findings(seen)
         self.end_what_is_over()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a trial of an authority has shown, and the settings that follow from it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -24,7 +25,9 @@ _LONGEST_ORDER = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What the store has of the trial; ``moments`` as `audit.moments` gives them, ``directory`` None: unreachable."""
+    """What the store has of the trial; ``moments`` as `audit.moments` gives them, ``directory`` None: unreachable,
+    ``rate_limits`` by header field.
+    """
 
     enrollment: Enrollment
     settings: Authority
@@ -36,6 +39,7 @@ class Seen:
     certificate: StoredCertificate | None
     moments: dict[str, datetime]
     directory: Directory | None
+    rate_limits: Mapping[str, str] = field(default_factory=dict)
 
 
 def findings(seen: Seen) -> Document:
@@ -51,6 +55,7 @@ def findings(seen: Seen) -> Document:
         "state": enrollment.state.value,
         "last_error": enrollment.last_error,
         "directory": _directory(seen.directory),
+        "rate_limits": dict(seen.rate_limits),
         "seconds": _seconds(seen),
         "mail": None if mail is None else _mail(mail, seen),
         "certificate": _certificate(seen.certificate),

@@ -97,6 +97,22 @@ def test_a_token_joined_otherwise_leads_to_what_to_try_next(trial: Trial) -> Non
     assert (found["state"], found["settings"]["token_join"]) == ("rehearsed", "bytes")
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ("draft", {"ratelimit-policy": '"orders";q=300;w=3600', "ratelimit": '"orders";r=299;t=1800'}),
+        ("older", {"ratelimit-limit": "300", "ratelimit-remaining": "299", "ratelimit-reset": "1800"}),
+        ("x", {"x-ratelimit-limit": "300", "x-rate-limit-remaining": "299"}),
+        ("none", {}),
+    ],
+)
+def test_what_an_authority_says_of_its_limits_is_shown(trial: Trial, fields: str, told: dict[str, str]) -> None:
+    trial.bench.site.authority.set_knobs(LIMIT_FIELDS=fields)
+    document = trial.findings(trial.bench.step_until(trial.begin(), State.AWAITING_MAIL))
+    assert {name.lower(): value for name, value in document["rate_limits"].items()} == told
+    assert all(value in "\n".join(lines_of(document)) for value in told.values())
+
+
 def test_nothing_is_said_of_a_joining_that_makes_no_difference(trial: Trial) -> None:
     trial.bench.site.authority.set_knobs(TOKEN_PART1_BYTES=24)
     document = trial.walk()

@@ -3,7 +3,7 @@
 
 import tempfile
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -91,11 +91,15 @@ class Depot:
         self.config_path.chmod(0o600)
         self.config: Config = load_text(text, self.config_path)
 
-    def delivering(self, target: Target | None = None, owner: str = "depot#1", **more: Any) -> Delivering:
-        """The worker's part; with `target`, every section is served by it."""
+    def delivering(
+        self, target: Target | Callable[[TargetCommon], Target] | None = None, owner: str = "depot#1", **more: Any
+    ) -> Delivering:
+        """The worker's part; with `target`, every section is served by it, or by what it makes of the section."""
 
         def make(section: TargetCommon) -> Target:
-            return make_target(section) if target is None else target
+            if target is None:
+                return make_target(section)
+            return target(section) if callable(target) else target
 
         delivering = Delivering(
             owner=owner,

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -31,6 +32,7 @@ from acme_milter.worker import delivering as delivering_module
 from acme_milter.worker.delivering import THREADS_EACH, Delivering
 from acme_milter.worker.delivery_keys import KeydFiles
 from tests.delivery.depot import ALICE, BOB, Depot
+from tests.test_program import is_alive
 
 HOOK = {"to": "hook", "argv": ["/bin/true"]}
 OTHER = {**HOOK, "name": "other"}
@@ -294,9 +296,8 @@ def test_a_target_that_hangs_holds_up_no_other_and_takes_up_so_many_threads_at_m
     depot, shelf = make_depot(HOOK, OTHER, mailboxes=names), Shelf()
     for name in names:
         depot.issue(name)
-    delivering = depot.delivering()
     targets: dict[str, Target] = {"hook": gate, "other": shelf}
-    delivering._make = lambda section: targets[section.title]
+    delivering = depot.delivering(lambda section: targets[section.title])
 
     def done() -> bool:
         delivering.work()
@@ -469,13 +470,12 @@ def test_who_has_nothing_to_deliver_is_told_why(depot: Depot, wanted: dict[str, 
 def test_one_target_serves_all_mailboxes_of_the_same_settings_until_these_change(depot: Depot) -> None:
     made: list[TargetCommon] = []
     shelf = Shelf()
-    delivering = depot.delivering()
 
     def make(section: TargetCommon) -> Shelf:
         made.append(section)
         return shelf
 
-    delivering._make = make
+    delivering = depot.delivering(make)
     depot.issue()
     depot.issue(BOB)
     delivering.work_off("hook")
@@ -559,6 +559,27 @@ def test_looking_for_what_is_due_reads_no_history(depot: Depot) -> None:
                 (step,) = steps
                 assert step.startswith("SEARCH delivery USING"), step
                 assert "INDEX ix_delivery_turn" in step
+
+
+def test_a_hook_that_runs_when_the_worker_is_stopped_ends_with_its_children_and_is_tried_again(
+    make_depot: MakeDepot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(delivering_module, "POLITE", 0.0)
+    told = tmp_path / "told"
+    words = 'sleep 600 & echo "$(dirname "$2") $$ $!" >"$1"; wait'
+    depot = make_depot({"to": "hook", "argv": ["/bin/sh", "-c", words, "hook", str(told), "{p12}"]})
+    certificate = depot.issue()
+    delivering = depot.delivering()
+    delivering.work()
+    wait_until(lambda: told.exists() and told.read_text().endswith("\n"), "the hook")
+    place, *programs = told.read_text().split()
+    assert Path(place).exists()
+    delivering.stop()
+    assert not Path(place).exists()
+    wait_until(lambda: not any(is_alive(int(pid)) for pid in programs), "the end of the hook and its child")
+    row = depot.row(certificate)
+    assert row.state is DeliveryState.RETRYING
+    assert row.last_error == "/bin/sh still ran when acme-milter was stopped, and was killed"
 
 
 def test_it_stops_while_a_target_hangs(depot: Depot, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import selectors
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,50 @@ class ProgramFault(Exception):
 
 class ProgramAbsent(ProgramFault):
     """There is no such program."""
+
+
+class _Waited:
+    """The process groups of the programs that are waited for.
+
+    Each is known by its leader, whose number is his only until his end is collected: before that it leaves here.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._killed: dict[int, bool] = {}
+
+    def add(self, leader: int) -> None:
+        with self._lock:
+            self._killed[leader] = False
+
+    def end(self, leader: int) -> bool:
+        """Kill what is left of it, and wait for it no more; whether `end_all` has killed it before."""
+        with self._lock:
+            _kill(leader)
+            return self._killed.pop(leader)
+
+    def end_all(self) -> int:
+        with self._lock:
+            for leader in self._killed:
+                self._killed[leader] = True
+                _kill(leader)
+            return len(self._killed)
+
+
+def _kill(leader: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+_waited = _Waited()
+
+
+def end_programs() -> int:
+    """Kill every program that is being run, with everything it started, and return how many there were.
+
+    For the end of a process that would leave them behind. Whoever waits for one gets ProgramFault.
+    """
+    return _waited.end_all()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +108,7 @@ def run_program(
 
     It gets `given` on standard input, PATH, LANG, HOME and `environment` as its whole environment, and `/` as working
     directory. After `timeout` seconds, or when it printed more than `max_output` octets, it is killed with everything
-    it started. Raises ProgramFault for that, and when it cannot be started.
+    it started, and so it is by `end_programs`. Raises ProgramFault for that, and when it cannot be started.
     """
     # A file, not a pipe: a program that does not read cannot make us wait. In memory: it may hold a password.
     with os.fdopen(os.memfd_create("given"), "w+b") as standard_input:
@@ -84,6 +129,7 @@ def run_program(
         except OSError as error:
             raise ProgramFault(f"{argv[0]} cannot be started: {error.strerror}") from None
     with process:
+        _waited.add(process.pid)
         try:
             output, errors = _collect(process, time.monotonic() + timeout, max_output)
         except _OutOfBounds as bound:
@@ -91,8 +137,9 @@ def run_program(
             raise ProgramFault(f"{argv[0]} {why} and was killed") from None
         finally:
             # Whatever is left of its session: a child that keeps working for nobody, or all of it.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+            killed = _waited.end(process.pid)
+        if killed and process.wait() == -signal.SIGKILL:
+            raise ProgramFault(f"{argv[0]} still ran when acme-milter was stopped, and was killed")
         return Outcome(process.wait(), output, errors)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from acme_milter.config.schema import Config
 from acme_milter.eventlog import Event, log_event, log_exception
+from acme_milter.program import end_programs
 from acme_milter.worker.service import StoppedEarly, Worker
 
 
@@ -39,6 +40,7 @@ def run_worker(config: Config) -> None:
         pass
     finally:
         worker.stop()
+        end_programs()  # a source of mailboxes may still be read
     log_event(Event.ROLE_STOPPED, role="worker")
 
 

@@ -159,14 +159,14 @@ class Worker:
     def stop(self) -> None:
         """Polite, but nothing depends on it: a start recovers from any kind of end."""
         self._standing.stop_waiting()
+        if self._delivering is not None:  # first: if the rest takes too long we are killed, and programs go on
+            self._delivering.stop()
         for server in self._servers:
             server.stop()
         for chores in self._all_chores():
             chores.stop()
         if self._ordering is not None:
             self._ordering.scheduler.stop()
-        if self._delivering is not None:
-            self._delivering.stop()
         self._people.stop()
         self._pool.close()
         self._smime.close()

@@ -63,8 +63,8 @@ SMIME_CONDITIONS = {
     "S3": "the signature verifies",
     "S4": "the signer's certificate is for mail, valid now, and rests on one of smime_trust",
     "S5": "that certificate is the From address's",
-    "S6": "the header fields are protected, and are the mail's",
-    "S7": "it is not older than the order",
+    "S6": "the header fields that lead the answer are protected, and are the mail's",
+    "S7": "it is not older than the order; without a signed time, its token was in no earlier order",
 }
 """RFC 8823 §3.1 item 6: DKIM or S/MIME. Where a configuration accepts the latter, these stand in for G12 to G18."""
 
@@ -204,6 +204,7 @@ class Expectation:
     """An order of ours, as far as a challenge mail can match it.
 
     ``sender`` is None while only the intent is known: newOrder is under way (the race of RFC 8823's two channels).
+    ``answered`` are the digests of the tokens that were answered for it, ``answered_before`` for the mailbox's others.
     """
 
     enrollment_id: str
@@ -213,6 +214,7 @@ class Expectation:
     began_ordering_at: datetime
     answered: frozenset[bytes] = field(repr=False)
     terms: Terms
+    answered_before: frozenset[bytes] = field(default=frozenset(), repr=False)
 
 
 def check_envelope(envelope: Envelope, canonical: Callable[[str], str | None]) -> str:
@@ -292,6 +294,14 @@ def check_smime_verdict(verdict: SmimeVerdict) -> None:
     if verdict.doubtful:
         raise Stopped(CONDITION_OF[fault], Outcome.TRY_LATER, Reason.SMIME_TEMPERROR, verdict.detail)
     raise Stopped(CONDITION_OF[fault], Outcome.DELIVER_AND_ALERT, fault, verdict.detail)
+
+
+def check_replay(mail: ChallengeMail, smime: SmimeVerdict, expected: Expectation) -> None:
+    """S7, of a mail that S/MIME proved: where no signed time says its age, its token must be new to us."""
+    if smime.dated or mail.token_part1.digest() not in expected.answered_before:
+        return
+    detail = "its token was answered for an earlier order, and no signed time says that this mail is a new one"
+    raise Stopped("S7", Outcome.DELIVER_AND_ALERT, MailFault.SMIME_TIME, detail)
 
 
 def check_proof(dkim: Verdict, smime: SmimeVerdict | None) -> None:

@@ -4,6 +4,9 @@
 Three ways, in this order: the fields of the signed part itself, where its Content-Type says hp="clear" (RFC 9788);
 those of a mail wrapped in message/rfc822 (RFC 8551 §3.1, read as RFC 9788 §4.10 tells); a signed attribute that lists
 them (RFC 7508). What the mail says outside must be what is protected: we read one mail, not two.
+
+RFC 8823 lists the fields that DKIM must cover (§3.1 item 6), and none for S/MIME: there are authorities that protect
+From, To and Subject only. What may stay open besides is what cannot lead an answer astray, and nothing else.
 """
 
 import re
@@ -20,8 +23,13 @@ from acme_milter.protocol.smime_structure import LAYERED
 PROTECTED_NAMES = tuple(name for name in REQUIRED_CHALLENGE_NAMES if not name.startswith("content-"))
 """What DKIM would have to cover, but for the two fields that are about the signed form itself."""
 
+MAY_BE_OPEN = frozenset({"auto-submitted", "date", "message-id"})
+"""Whoever changes one of these gains nothing by it; docs/signed-challenges.md has the argument for each. Of the others,
+those that are there must be protected: an open Reply-To would have the answer sent to whoever wrote it."""
+
 WRAPPERS = frozenset({"message/rfc822", "message/global"})
 _BLANKS = re.compile(rb"[ \t]+")
+_PASSED_ON = (b"list-", b"resent-")  # a mail that has them outside came no further than G5
 
 
 class Protection(StrEnum):
@@ -78,17 +86,18 @@ def protected_headers(payload: bytes, attribute: Sequence[SecureField] | None) -
 
 
 def check_protection(outer: Headers, protected: ProtectedHeaders) -> None:
-    """Every field that an answer rests on is protected, and is the same inside and outside. Raises MailRefused.
+    """Every field that leads an answer is protected, and what is protected is the same outside. Raises MailRefused.
 
-    Folding and runs of blanks may differ, as in DKIM's relaxed form (RFC 6376 §3.4.2).
+    Folding and runs of blanks may differ, as in DKIM's relaxed form (RFC 6376 §3.4.2). From, To and Subject are in
+    `outer`, once each.
     """
     naked: list[str] = []
-    different: list[str] = []
+    different = sorted(name.decode("ascii") for name in protected.headers.names if name.startswith(_PASSED_ON))
     for name in PROTECTED_NAMES:
         outside = outer.all(name.encode("ascii"))
         inside = protected.headers.all(name.encode("ascii"))
         if outside and not inside:
-            naked.append(name)
+            naked += [] if name in MAY_BE_OPEN else [name]
         elif [_relaxed(one) for one in outside] != [_relaxed(one) for one in inside] or len(inside) > 1:
             different.append(name)
     if different:

@@ -16,13 +16,14 @@ class SmimeVerdict:
     """`fault` and `detail` explain anything but a pass.
 
     `signer` is the serial number of the signer's certificate in hexadecimal and `protection` the RFC that its header
-    protection follows, both of a pass only.
+    protection follows, both of a pass only; `dated` is False where nothing that is signed says when it was made.
     """
 
     fault: MailFault | None
     detail: str
     signer: str = ""
     protection: str = ""
+    dated: bool = True
 
     @property
     def passed(self) -> bool:
@@ -36,12 +37,18 @@ class SmimeVerdict:
 
 
 def check_smime_times(
-    *, signed: datetime | None, written: datetime | None, now: datetime, not_before: datetime | None
-) -> None:
-    """Whether the mail is of our time, as for DKIM; raises MailRefused.
+    *,
+    signed: datetime | None,
+    written: datetime | None,
+    written_is_protected: bool,
+    now: datetime,
+    not_before: datetime | None,
+) -> bool:
+    """Whether the mail is of our time, as for DKIM; raises MailRefused. Return whether a signed time says so.
 
-    `signed` is the signing time among the signed attributes, `written` the protected Date, `not_before` when the order
-    was created: ten minutes before it is the oldest that either may be, so that no old mail can be replayed.
+    `signed` is the signing time among the signed attributes, `written` the Date, `not_before` when the order was
+    created: ten minutes before it is the oldest that either may be, so that no old mail can be replayed. A Date that
+    is not protected keeps out what was merely late; against a replay it says nothing.
     """
     known = [(name, at) for name, at in (("signing time", signed), ("Date", written)) if at is not None]
     if not known and not_before is not None:
@@ -51,3 +58,4 @@ def check_smime_times(
             raise MailRefused(MailFault.SMIME_TIME, "the signing time is in the future")
         if not_before is not None and at < not_before - AGE_SLOP:
             raise MailRefused(MailFault.SMIME_TIME, f"the {name} is before the order was made")
+    return signed is not None or (written is not None and written_is_protected)

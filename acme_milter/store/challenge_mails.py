@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.store.schema import challenge_mail as table
-from acme_milter.store.schema import doubt, outbox
+from acme_milter.store.schema import doubt, enrollment, outbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +36,16 @@ def insert(connection: sa.Connection, mail: StoredChallengeMail) -> None:
 def digests_of(connection: sa.Connection, enrollment_id: str) -> frozenset[bytes]:
     """Digests of the tokens that were answered for this enrollment."""
     rows = connection.execute(sa.select(table.c.token_digest).where(table.c.enrollment_id == enrollment_id))
+    return frozenset(row.token_digest for row in rows)
+
+
+def digests_of_others(connection: sa.Connection, address: str, enrollment_id: str) -> frozenset[bytes]:
+    """Digests of the tokens that were answered for all enrollments of the mailbox but this one."""
+    rows = connection.execute(
+        sa.select(table.c.token_digest)
+        .join(enrollment, enrollment.c.id == table.c.enrollment_id)
+        .where(enrollment.c.address == address, enrollment.c.id != enrollment_id)
+    )
     return frozenset(row.token_digest for row in rows)
 
 

@@ -52,9 +52,11 @@ def _judge(
     signed = find_signature(mail.headers, split_message(mail.raw)[1])
     data = parse_signed_data(signed.cms)
     content = signed.content if signed.content is not None else data.content
-    if content is None or (signed.content is not None and data.content is not None):
-        # Two contents, one beside the signature and one in it, would be two mails.
-        raise MailRefused(MailFault.SMIME_STRUCTURE, "what is signed stands in none or in both of its places")
+    if content is None:
+        raise MailRefused(MailFault.SMIME_STRUCTURE, "what is signed is neither beside the signature nor in it")
+    if data.content not in (None, content):
+        # RFC 8551 §3.5.3.1 wants nothing in there; one authority puts the same again. Another one would be two mails.
+        raise MailRefused(MailFault.SMIME_STRUCTURE, "what is signed is not the same beside the signature and in it")
     certificates = [_loaded(der) for der in data.certificates]
     certificate = _certificate_of(data.signer, certificates)
     key = signer_key(certificate)
@@ -64,8 +66,14 @@ def _judge(
     check_address(certificate, mail.sender)
     protected = protected_headers(content, data.signer.secure_headers)
     check_protection(mail.headers, protected)
-    check_smime_times(signed=data.signer.signing_time, written=mail.date, now=now, not_before=not_before)
-    return SmimeVerdict(None, "", f"{certificate.serial_number:x}", str(protected.kind))
+    dated = check_smime_times(
+        signed=data.signer.signing_time,
+        written=mail.date,
+        written_is_protected=bool(protected.headers.all(b"Date")),
+        now=now,
+        not_before=not_before,
+    )
+    return SmimeVerdict(None, "", f"{certificate.serial_number:x}", str(protected.kind), dated)
 
 
 def _loaded(der: bytes) -> x509.Certificate:

@@ -7,7 +7,8 @@ certificates come with the job.
 
 A job on standard input is three big-endian 32-bit numbers, the lengths of what follows: a JSON object (`now` and
 `not_before`, seconds since the epoch, the latter or null), the trusted certificates in PEM, the mail. The answer on
-standard output is one such length and a JSON object: `fault` (or null), `detail`, `signer`, `protection`.
+standard output is one such length and a JSON object: `fault` (or null), `detail`, `signer`, `protection`,
+`dated`.
 """
 
 import importlib
@@ -63,6 +64,7 @@ def _as_json(verdict: SmimeVerdict) -> bytes:
         "detail": verdict.detail,
         "signer": verdict.signer,
         "protection": verdict.protection,
+        "dated": verdict.dated,
     }
     return json.dumps(document).encode("ascii")
 

@@ -82,4 +82,5 @@ def _read(answer: bytes) -> SmimeVerdict:
         str(document["detail"]),
         str(document["signer"]),
         str(document["protection"]),
+        bool(document["dated"]),
     )

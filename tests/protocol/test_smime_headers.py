@@ -5,6 +5,7 @@ import pytest
 
 from acme_milter.protocol.faults import MailFault, MailRefused
 from acme_milter.protocol.header_protection import (
+    MAY_BE_OPEN,
     PROTECTED_NAMES,
     Protection,
     SecureField,
@@ -63,14 +64,29 @@ def test_folding_and_blanks_may_differ_and_nothing_else() -> None:
     assert judged(folded, clear_part(FULL)) is Protection.CLEAR
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_field_must_be_protected(name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in NAMES if name.lower() not in MAY_BE_OPEN])
+def test_each_field_that_leads_the_answer_must_be_protected(name: str) -> None:
     for fault in (
         refused(FULL, clear_part(FULL.drop(name))),
         refused(FULL, wrapped(FULL.drop(name))),
         refused(FULL, PLAIN, attribute(FULL.drop(name))),
     ):
         assert (fault.fault, name.lower() in fault.detail) == (MailFault.SMIME_UNPROTECTED, True)
+
+
+def test_what_cannot_lead_an_answer_may_be_open_and_nothing_else() -> None:
+    assert {"auto-submitted", "date", "message-id"} == MAY_BE_OPEN
+    for name in MAY_BE_OPEN:
+        lean = FULL.drop(*(known for known in NAMES if known.lower() == name))
+        assert judged(FULL, clear_part(lean)) is Protection.CLEAR
+        assert judged(FULL, wrapped(lean)) is Protection.WRAPPED
+        assert judged(FULL, PLAIN, attribute(lean)) is Protection.ATTRIBUTE
+
+
+@pytest.mark.parametrize("name", ["List-Id", "resent-to"])
+def test_what_was_passed_on_may_not_hide_it(name: str) -> None:
+    inside = FULL.set(name, " x@ca.example")
+    assert refused(FULL, clear_part(inside)).fault is MailFault.SMIME_HEADER_DIFFERS
 
 
 @pytest.mark.parametrize("name", NAMES)

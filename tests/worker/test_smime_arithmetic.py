@@ -50,6 +50,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "named by key identifier": lambda: sample().with_options("-keyid").raw(),
     "enclosing": lambda: sample().enclosing(),
     "enclosing, as a stream": lambda: sample().enclosing(sample().with_options("-stream").der(detached=False)),
+    "the same content beside and inside": lambda: sample().raw(sample().der(detached=False)),
     "no authority in between": lambda: (
         sample().signed_by(Identity("direct", root(), addresses=[SENDER])).bringing().raw()
     ),
@@ -202,8 +203,8 @@ BAD: dict[str, tuple[Callable[[], bytes], MailFault]] = {
     "another micalg": (changed(b"micalg=sha-256", b"micalg=sha-512"), MailFault.SMIME_ALGORITHM),
     "a weak micalg": (changed(b"micalg=sha-256", b"micalg=md5"), MailFault.SMIME_ALGORITHM),
     "no signed attributes": (lambda: sample().with_options("-noattr").raw(), MailFault.SMIME_MALFORMED),
-    "content beside and inside": (
-        lambda: sample().raw(sample().der(detached=False)),
+    "another content inside than beside": (
+        lambda: sample().raw(sample().over(b"\r\nother\r\n").der(detached=False)),
         MailFault.SMIME_STRUCTURE,
     ),
     "content neither beside nor inside": (lambda: sample().enclosing(sample().der()), MailFault.SMIME_STRUCTURE),

@@ -2,14 +2,13 @@
 """The target `to: hook`: a program of the administrator's own, which gets files, and the passphrase on its input."""
 
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from acme_milter.certificate.pem_chain import parse_pem_chain, write_pem_chain
 from acme_milter.config.delivery import HookTarget, placeholders
 from acme_milter.delivery.files import bundle_files
+from acme_milter.delivery.hook_directory import hook_directory
 from acme_milter.delivery.target import Delivered, DeliveryFailed, Gone, Parcel
 from acme_milter.program import Outcome, ProgramAbsent, ProgramFault, run_program
 from acme_milter.quoting import quoted
@@ -29,7 +28,7 @@ _SECRETS = {
 
 
 class HookDelivery:
-    """Runs `argv` without a shell. The files are gone when it has ended; what it wants to keep, it copies."""
+    """Runs a program without a shell. The files are gone when it has ended; what it wants to keep, it copies."""
 
     def __init__(self, section: HookTarget) -> None:
         self._section = section
@@ -37,41 +36,58 @@ class HookDelivery:
     def deliver(self, parcel: Parcel) -> Delivered:
         """Its last line on standard output becomes the outcome, its last one on standard error the fault."""
         section = self._section
-        local, _, domain = parcel.address.rpartition("@")
-        about = {"address": parcel.address, "local": local, "domain": domain, "serial": parcel.serial}
-        with _own_directory() as place:
-            files, passphrases = _make_files(section, parcel, Path(place))
+        about = _about(parcel)
+        with hook_directory() as place:
+            files, passphrases = _make_files(section, parcel, place)
             argv = [_filled(argument, about | files) for argument in section.argv]
             # One a line, in the order of `formats`: with one format, `openssl … -passin stdin` takes it as it is.
             given = "".join(f"{passphrase}\n" for passphrase in passphrases).encode("ascii")
+            environment = _names(about | files) | _environment(section, parcel)
             parcel.be_ours()
-            try:
-                outcome = run_program(
-                    argv,
-                    timeout=section.timeout.total_seconds(),
-                    given=given,
-                    max_output=MAX_OUTPUT,
-                    environment=_environment(section, parcel, about | files),
-                )
-            except ProgramAbsent as absent:
-                raise DeliveryFailed(f"{absent}; install it, or change argv", permanent=True) from None
-            except ProgramFault as fault:
-                raise DeliveryFailed(str(fault)) from None
-        return Delivered(outcome=_said(argv[0], outcome, passphrases))
+            outcome = self._run(argv, "argv", environment, given)
+        return Delivered(outcome=_said(argv[0], outcome, passphrases) or f"taken by {argv[0]}")
 
     def withdraw(self, gone: Gone) -> str:
-        """Raises DeliveryFailed."""
-        text = f"certificate {gone.serial} of {gone.address} is still there; remove it by hand"
-        raise DeliveryFailed(text, permanent=True)
+        """Run `withdraw_argv` with the certificate alone; its last line on standard output says what it has done."""
+        section = self._section
+        if not section.withdraw_argv:
+            text = (
+                f"nobody but {section.argv[0]} knows where it is; set withdraw_argv of {section.title} to what takes it"
+                " back, or do so by hand"
+            )
+            raise DeliveryFailed(text, permanent=True)
+        leaf = parse_pem_chain(gone.chain_pem)[0]
+        with hook_directory() as place:
+            file = place / "certificate.pem"
+            _write_private(file, write_pem_chain([leaf]))
+            about = _about(gone) | {"certificate": str(file)}
+            argv = [_filled(argument, about) for argument in section.withdraw_argv]
+            environment = _names(about) | {
+                "ACME_MILTER_TARGET": section.title,
+                "ACME_MILTER_USAGE": gone.usage.value,
+                "ACME_MILTER_NOT_BEFORE": leaf.not_valid_before_utc.isoformat(),
+                "ACME_MILTER_NOT_AFTER": leaf.not_valid_after_utc.isoformat(),
+                "ACME_MILTER_WHY": _printable(gone.why),
+                "ACME_MILTER_REPLACED": "yes" if gone.replaced else "no",
+            }
+            gone.be_ours()
+            outcome = self._run(argv, "withdraw_argv", environment)
+        return _said(argv[0], outcome) or f"taken back by {argv[0]}"
+
+    def _run(self, argv: Sequence[str], key: str, environment: Mapping[str, str], given: bytes = b"") -> Outcome:
+        """`key` is what the program is called in the configuration."""
+        timeout = self._section.timeout.total_seconds()
+        try:
+            return run_program(argv, timeout=timeout, given=given, max_output=MAX_OUTPUT, environment=environment)
+        except ProgramAbsent as absent:
+            raise DeliveryFailed(f"{absent}; install it, or change {key}", permanent=True) from None
+        except ProgramFault as fault:
+            raise DeliveryFailed(str(fault)) from None
 
 
-@contextmanager
-def _own_directory() -> Iterator[str]:
-    try:
-        with tempfile.TemporaryDirectory(prefix="acme-milter-hook-") as place:
-            yield place
-    except OSError as error:
-        raise DeliveryFailed(f"{tempfile.gettempdir()}: no files can be made for it: {error.strerror}") from None
+def _about(one: Parcel | Gone) -> dict[str, str]:
+    local, _, domain = one.address.rpartition("@")
+    return {"address": one.address, "local": local, "domain": domain, "serial": one.serial}
 
 
 def _make_files(section: HookTarget, parcel: Parcel, place: Path) -> tuple[dict[str, str], list[str]]:
@@ -107,20 +123,30 @@ def _filled(argument: str, values: Mapping[str, str]) -> str:
     return argument.format_map(values)
 
 
-def _environment(section: HookTarget, parcel: Parcel, values: Mapping[str, str]) -> dict[str, str]:
-    names = {f"ACME_MILTER_{name.upper()}": value for name, value in values.items()}
-    return names | {
+def _names(values: Mapping[str, str]) -> dict[str, str]:
+    """What stands for placeholders, as the environment has it."""
+    return {f"ACME_MILTER_{name.upper()}": value for name, value in values.items()}
+
+
+def _environment(section: HookTarget, parcel: Parcel) -> dict[str, str]:
+    return {
         "ACME_MILTER_TARGET": section.title,
         "ACME_MILTER_USAGE": parcel.usage.value,
-        "ACME_MILTER_PERSON": "".join(c if c.isprintable() else " " for c in parcel.person_name or ""),
+        "ACME_MILTER_PERSON": _printable(parcel.person_name or ""),
         "ACME_MILTER_NOT_BEFORE": parcel.not_before.isoformat(),
         "ACME_MILTER_NOT_AFTER": parcel.not_after.isoformat(),
         "ACME_MILTER_FORMATS": " ".join(dict.fromkeys(section.formats)),
     }
 
 
-def _said(program: str, outcome: Outcome, passphrases: Sequence[str]) -> str:
-    """What people are told. A program that repeats its input must not make a passphrase part of that."""
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _said(program: str, outcome: Outcome, passphrases: Sequence[str] = ()) -> str | None:
+    """What people are told; None where it has said nothing. A program that repeats its input must not make a
+    passphrase part of that. Raises DeliveryFailed.
+    """
 
     def plain(line: str) -> str:
         for passphrase in passphrases:
@@ -129,7 +155,7 @@ def _said(program: str, outcome: Outcome, passphrases: Sequence[str]) -> str:
 
     if outcome.status == 0:
         lines = [line for line in outcome.output.decode("utf-8", "replace").splitlines() if line.strip()]
-        return plain(lines[-1]) if lines else f"taken by {program}"
+        return plain(lines[-1]) if lines else None
     errors = outcome.error_lines()
     words = f": {plain(errors[-1])}" if errors else ""
     raise DeliveryFailed(f"{program}: {outcome.ending}{words}", permanent=outcome.status in PERMANENT)

@@ -26,6 +26,10 @@ FAULTS = {
         "{to: hook, argv: [/x, '{key}']}",
         "2: defaults.deliver[0].argv[1]: has {key}; there are {address}, ",
     ),
+    "a key for a hook that takes back": (
+        "{to: hook, argv: [/x], withdraw_argv: [/y, '{p12}']}",
+        "2: defaults.deliver[0].withdraw_argv[1]: has {p12}; there are {address}, {certificate}, {domain}, {local}, ",
+    ),
     "one path for all": ("{to: files, path: /srv/x}", "2: defaults.deliver[0].path: must hold {address}, or "),
     "two of a name": (
         "{to: hook, argv: [/x]}, {to: hook, argv: [/y]}",

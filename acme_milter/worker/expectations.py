@@ -58,7 +58,11 @@ def _expectation_at(
         proof = next((proof for proof in past if proof.address.lower() == folded), None)
         state, sender = (State.ORDERING, None) if proof is None else (State.FINALIZING, proof.sender)
         enrollment = dataclasses.replace(enrollment, state=state, challenge_sender=sender)
-    return _expectation(enrollment, answered, config, began_at)
+    expected = _expectation(enrollment, answered, config, began_at)
+    if expected.terms.smime_trust is None:  # DKIM always says how old a mail is
+        return expected
+    before = challenge_mails.digests_of_others(connection, enrollment.address, enrollment.id)
+    return dataclasses.replace(expected, answered_before=before)
 
 
 def _expectation(enrollment: Enrollment, answered: frozenset[bytes], config: Config, began_at: datetime) -> Expectation:

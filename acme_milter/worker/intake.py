@@ -143,6 +143,8 @@ class Intake:
         )
         smime = None if verdict.passed else self._smime_verdict(mail, expected)
         gate.check_proof(verdict, smime)
+        if smime is not None:
+            gate.check_replay(mail, smime, expected)
         gate.check_reply_to(mail, expected.terms, config.canonical)
         gate.check_answers(mail, expected)
         if policy.mode == "observe":

@@ -139,6 +139,7 @@ _SMIME = tuple(
         ("wrapped", "its headers in a wrapped mail (RFC 8551)"),
         ("attribute", "its headers in an attribute (RFC 7508)"),
         ("enclosing", "the mail inside the signature"),
+        ("sparse", "From, To and Subject in an attribute, and no time (platynum's kind)"),
     )
 )
 

@@ -102,5 +102,7 @@ def _topped(draft: Draft, extra: str) -> Draft:
         "second-to": ("To", "somebody.else@attacker.example"),
         "second-message-id": ("Message-ID", "<other@attacker.example>"),
         "list-id": ("List-Id", "a list <list.attacker.example>"),
+        "reply-to": ("Reply-To", "thief@attacker.example"),
+        "sender": ("Sender", "somebody.else@attacker.example"),
     }
     return draft if extra == "none" else draft.on_top(*headers[extra])

@@ -31,13 +31,14 @@ def write_signed_data(
     signers: Sequence[SigningPair],
     others: Sequence[x509.Certificate],
     *,
-    at: datetime,
+    at: datetime | None,
     enclosing: bool,
     hash_name: str = "sha256",
     secure_headers: Sequence[tuple[str, str]] = (),
 ) -> bytes:
     """Return the DER of a ContentInfo whose signatures are over `content`, which it holds when `enclosing`.
 
+    `at` is the signing time; None leaves it out, which RFC 8551 §2.5.1 discourages.
     `secure_headers` are written as the attribute of RFC 7508, all with status duplicated.
     """
     inside = [_tlv(0xA0, _tlv(_OCTETS, content))] if enclosing else []
@@ -54,14 +55,17 @@ def write_signed_data(
 
 
 def _signer_info(
-    content: bytes, pair: SigningPair, at: datetime, hash_name: str, secure_headers: Sequence[tuple[str, str]]
+    content: bytes, pair: SigningPair, at: datetime | None, hash_name: str, secure_headers: Sequence[tuple[str, str]]
 ) -> bytes:
     digest_oid, signature_oid, algorithm = _HASHES[hash_name]
     attributes = [
         _attribute("1.2.840.113549.1.9.3", _oid("1.2.840.113549.1.7.1")),
         _attribute("1.2.840.113549.1.9.4", _tlv(_OCTETS, hashlib.new(hash_name, content).digest())),
-        _attribute("1.2.840.113549.1.9.5", _tlv(0x17, f"{at.astimezone(UTC):%y%m%d%H%M%SZ}".encode())),
     ]
+    if at is not None:
+        attributes.append(
+            _attribute("1.2.840.113549.1.9.5", _tlv(0x17, f"{at.astimezone(UTC):%y%m%d%H%M%SZ}".encode()))
+        )
     if secure_headers:
         attributes.append(_attribute("1.2.840.113549.1.9.16.2.55", _secure_headers(secure_headers)))
     listed = b"".join(sorted(attributes))  # X.690 §11.6

@@ -110,7 +110,7 @@ DKIM_FAULTS = (
     "body-changed testing-key revoked-key no-key wrong-key web-key sha1-only-key two-records expired future simple"
 )
 
-SMIME_FORMS = "none clear wrapped attribute enclosing"
+SMIME_FORMS = "none clear wrapped attribute enclosing sparse"
 SMIME_FAULTS = (
     "good other-address no-san changed-from changed-to changed-subject changed-body expired untrusted wrong-usage "
     "two-signers twice nested unprotected partly sha1"
@@ -165,7 +165,7 @@ _ALL = (
     _word("MAIL_DATE", "now absent old future garbage", "the Date header"),
     _word(
         "MAIL_EXTRA_HEADER",
-        "none second-subject second-from second-to second-message-id list-id",
+        "none second-subject second-from second-to second-message-id list-id reply-to sender",
         "a header put on top of the signed mail",
     ),
     _word("DKIM", DKIM_FAULTS, "the signature of the challenge mail"),

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Challenge mails signed by S/MIME (RFC 8823 §3.1 items 6 and 7), right ones and, for knob SMIME_FAULT, wrong ones.
 
-Certificate and key are made for each mail; the issuer is the CA's own, so trust-roots.pem is what to trust.
+SMIME=sparse signs as little as platynum does: three fields in the attribute, no signing time, and the content both
+beside the signature and in it. Certificate and key are made for each mail; the issuer is the CA's own, so
+trust-roots.pem is what to trust.
 """
 
 import base64
@@ -35,10 +37,15 @@ def sign_smime(draft: Draft, pki: Pki, form: str, fault: str, *, sender: str, at
     content_fields = [one for one in draft.headers if one[0] in _ABOUT_CONTENT[1:]]
     change = _CHANGES.get(fault)
     inside = [(name, change[1]) if change and name == change[0] else (name, value) for name, value in about]
-    if fault == "partly":
+    if form == "sparse":
         inside = [one for one in inside if one[0] in ("From", "To", "Subject")]
-    content = _content(form if fault != "unprotected" else "attribute", inside, content_fields, draft.body)
-    secure = inside if form == "attribute" and fault != "unprotected" else ()
+    if fault == "partly":
+        inside = [one for one in inside if one[0] != "To"]
+    in_attribute = form in ("attribute", "sparse")
+    content = _content(
+        "attribute" if in_attribute or fault == "unprotected" else form, inside, content_fields, draft.body
+    )
+    secure = inside if in_attribute and fault != "unprotected" else ()
     pair, others = _pair(pki, sender, fault, at)
     if fault == "twice":
         content = _multipart(content, pair, others, at, (), "inner").render()
@@ -46,7 +53,7 @@ def sign_smime(draft: Draft, pki: Pki, form: str, fault: str, *, sender: str, at
         der = write_signed_data(content, _signers(pair, fault), others, at=at, enclosing=True, hash_name=_hash(fault))
         signed = _enclosing(der.replace(b"automatic", b"hand-made", 1) if fault == "changed-body" else der)
         return _whole(about, _nested(signed) if fault == "nested" else signed)
-    signed = _multipart(content, pair, others, at, secure, _BOUNDARY, fault)
+    signed = _multipart(content, pair, others, at, secure, _BOUNDARY, fault, sparse=form == "sparse")
     if fault == "changed-body":
         signed = replace(signed, body=signed.body.replace(b"automatic", b"hand-made", 1))
     if fault == "nested":
@@ -87,12 +94,20 @@ def _multipart(
     secure: Fields,
     boundary: str,
     fault: str = "good",
+    *,
+    sparse: bool = False,
 ) -> Draft:
     """multipart/signed (RFC 8551 §3.5.3) with nothing but its Content-Type above."""
     hash_name, signers = _hash(fault), _signers(pair, fault)
     micalg = hash_name.replace("sha", "sha-")
     der = write_signed_data(
-        content, signers, others, at=at, enclosing=False, hash_name=hash_name, secure_headers=secure
+        content,
+        signers,
+        others,
+        at=None if sparse else at,
+        enclosing=sparse,
+        hash_name=hash_name,
+        secure_headers=secure,
     )
     delimiter = f"--{boundary}".encode("ascii")
     signature = Draft(

@@ -188,6 +188,8 @@ def test_every_form_of_the_subject_decodes_to_the_token(ca: RunningCa, enrollmen
         ({"MAIL_FROM": "fixed"}, "From", "acme-challenge@ca\\.example"),
         ({"MAIL_EXTRA_HEADER": "second-subject"}, "Subject", "ACME: c29t.*"),
         ({"MAIL_EXTRA_HEADER": "list-id"}, "List-Id", ".*attacker.*"),
+        ({"MAIL_EXTRA_HEADER": "reply-to"}, "Reply-To", ".*attacker.*"),
+        ({"MAIL_EXTRA_HEADER": "sender"}, "Sender", ".*attacker.*"),
         ({"TOKEN_PART1_BYTES": 16}, "Subject", "ACME: .{22}"),
         ({"TOKEN_JOIN": "string-padded"}, "Subject", "ACME: .{43}="),
     ],

@@ -39,7 +39,7 @@ def test_openssl_verifies_every_form(ca: RunningCa, enrollment: Enrollment, form
         assert signed.get_content_type() == "message/rfc822"
         signed = signed.get_payload(0)  # type: ignore[assignment]  # the wrapped mail
     for name in ("From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted"):
-        assert (signed[name] == outer[name]) == (form != "attribute"), name
+        assert (signed[name] == outer[name]) == (form not in ("attribute", "sparse")), name
     assert outer.get_content_type() == ("application/pkcs7-mime" if form == "enclosing" else "multipart/signed")
 
 
@@ -50,6 +50,18 @@ def test_the_protected_fields_are_in_the_attribute(ca: RunningCa, enrollment: En
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert "(1.2.840.113549.1.9.16.2.55)" in shown
     assert re.search(rf":{re.escape(enrollment.address)}$", shown, re.MULTILINE)
+
+
+def test_the_sparse_form_says_no_more_than_three_fields_and_no_time(
+    ca: RunningCa, enrollment: Enrollment, tmp_path: Path
+) -> None:
+    mail = challenge_mail(ca, enrollment, SMIME="sparse", DKIM="unsigned")
+    (tmp_path / "mail").write_bytes(mail)
+    command = ["openssl", "cms", "-cmsout", "-print", "-in", str(tmp_path / "mail")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"VISIBLESTRING\s*:(.*)", shown) == ["From", "To", "Subject"]
+    assert "signingTime" not in shown
+    assert "eContent: <ABSENT>" not in shown
 
 
 @pytest.mark.parametrize("fault", ["changed-body", "expired", "untrusted", "wrong-usage"])

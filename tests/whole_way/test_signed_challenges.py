@@ -43,6 +43,20 @@ def test_a_signature_that_proves_nothing_is_delivered(lab: Lab, number: int, fau
 
 
 @pytest.mark.usefixtures("signing")
+@pytest.mark.parametrize(("number", "added"), [(5, "reply-to"), (6, "sender")])
+def test_what_somebody_adds_to_a_sparsely_protected_mail_leads_no_answer_astray(
+    lab: Lab, number: int, added: str
+) -> None:
+    mailbox = f"user{number}@{SIGNED}"
+    lab.authority.set_knobs(SMIME="sparse", MAIL_EXTRA_HEADER=added)
+    lab.run_command("enroll", mailbox)
+    assert lab.wait_for_mail(mailbox)
+    line = lab.wait_for_log(f"challenge-refused rcpt=<{mailbox}>")
+    assert " condition=S6 reason=smime-unprotected " in line
+    assert f"not {added}" in line
+
+
+@pytest.mark.usefixtures("signing")
 def test_an_authority_that_is_not_said_to_sign_so_is_not_believed(lab: Lab, mailbox: str) -> None:
     lab.run_command("enroll", mailbox)
     assert lab.wait_for_mail(mailbox)

@@ -165,6 +165,10 @@ class Place:
             finally:
                 os.close(file)
 
+    def has(self, name: str) -> bool:
+        """Whether anything has that name."""
+        return self._mode(name) != 0
+
     def is_directory(self, name: str) -> bool:
         """Whether a directory has that name."""
         return stat.S_ISDIR(self._mode(name))
@@ -178,7 +182,7 @@ class Place:
             try:
                 return os.stat(name, dir_fd=self._descriptor, follow_symlinks=False).st_mode
             except FileNotFoundError:
-                return 0
+                return 0  # of no kind of file
 
     def identity(self) -> tuple[int, int]:
         """What one directory has in common under whatever paths."""

@@ -52,7 +52,9 @@ class Claimed:
     def be_ours(self) -> None:
         """To be called before what cannot be undone, such as a file's new name. Raises DeliveryFailed."""
         if not self.still_ours():
-            raise DeliveryFailed("it took so long that another worker was given the job; nothing was changed there")
+            raise DeliveryFailed(
+                "it took so long that another worker was given the job; what is still to do, is left to it"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

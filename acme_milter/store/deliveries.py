@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Queries on deliveries: one certificate and one target each, until it is there, is over, or needs a person."""
+"""Queries on deliveries: one certificate and one target each, until it is there, is over, or needs a person.
+
+What is to be there no more is the same row's affair, see `withdrawals`.
+"""
 
 import enum
 import uuid
@@ -10,9 +13,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.enrollment.model import State
-from acme_milter.store import certificates
+from acme_milter.store import certificates, delivery_leases
 from acme_milter.store.certificates import StoredCertificate
-from acme_milter.store.delivery_leases import AGAIN
 from acme_milter.store.rehearsals import in_earnest
 from acme_milter.store.schema import certificate, enrollment
 from acme_milter.store.schema import delivery as table
@@ -26,14 +28,18 @@ class DeliveryState(enum.StrEnum):
     FAILED = "failed"  # it waits for a person
     DONE = "done"
     ENDED = "ended"  # it is not wanted, or not possible, any more
+    WITHDRAWN = "withdrawn"  # it was there, and was taken back
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """`target` is the title of a target in the mailbox's policy, `kind` its `to`. `outcome`: where it is now.
+    """`target` is the title of a target in the mailbox's policy, `kind` its `to`. `outcome`: where it is now, or, of
+    one that was taken back, what was done.
 
-    `done_at` without an outcome: it has ended, and `last_error` says why. `lease_owner`: whose turn it is; of one that
-    was just claimed, whose it was before and who may still be at work.
+    `withdraw_why`: it is to be there no more, for this reason; then waiting, retrying and failed tell how far that is.
+    `done_at` without an outcome: it has ended, and `last_error` says why. `begun_at`: since when it may be there;
+    `delivered_at`: when it was put there last. `lease_owner`: whose turn it is. Of one that was just claimed,
+    `begun_at` and `lease_owner` are those of before: whose it was then, who may still be at work.
     """
 
     id: str
@@ -48,14 +54,24 @@ class Delivery:
     done_at: datetime | None
     outcome: str | None
     lease_owner: str | None
+    withdraw_why: str | None
+    begun_at: datetime | None
+    delivered_at: datetime | None
 
     @property
     def state(self) -> DeliveryState:
+        if self.done_at is not None and self.withdraw_why is not None:
+            return DeliveryState.WITHDRAWN
         if self.done_at is not None:
             return DeliveryState.DONE if self.outcome is not None else DeliveryState.ENDED
         if self.next_attempt_at is None:
             return DeliveryState.FAILED
         return DeliveryState.WAITING if self.last_error is None else DeliveryState.RETRYING
+
+    @property
+    def is_settled_or_going(self) -> bool:
+        """Whether nobody is about to bring it: it is there, or was taken back, or is to be."""
+        return self.state is DeliveryState.DONE or self.withdraw_why is not None
 
 
 COLUMNS = [table.c[name] for name in Delivery.__dataclass_fields__]
@@ -74,7 +90,8 @@ def ask(
 ) -> list[str]:
     """Have the certificate delivered to each of `targets` (title → kind); returns the titles that this changed.
 
-    What waits, has failed or is done stays as it is, and what had ended begins anew; `again` has done what is done.
+    What waits, has failed or is done stays as it is, and what had ended begins anew; `again` has done what is done, and
+    what was taken back, or is to be.
     """
     asked = []
     known = {one.target: one for one in of_certificate(connection, certificate_id)}
@@ -85,10 +102,11 @@ def ask(
         if before is None:
             place = {"certificate_id": certificate_id, "address": address, "target": title}
             connection.execute(table.insert().values(id=uuid.uuid4().hex, **place, **values))
-        elif before.state is DeliveryState.ENDED or (again and before.state is DeliveryState.DONE):
-            # Its lease is over, unless there may be somebody else at work: then a name stays, as `claim` has it.
-            late = sa.case((table.c.lease_until > now, "another"), else_=None)
-            values |= {"lease_owner": late, "lease_until": None}
+        elif before.state is DeliveryState.ENDED or (again and before.is_settled_or_going):
+            values |= {"withdraw_why": None}
+            if before.state is DeliveryState.WITHDRAWN:
+                values |= {"delivered_at": None}
+            values |= delivery_leases.disturbed(before.lease_owner, now, done=before.done_at is not None)
             connection.execute(table.update().where(table.c.id == before.id).values(**values))
         else:
             continue
@@ -134,10 +152,12 @@ def _any_due(connection: sa.Connection, title: str, now: datetime) -> bool:
 def claim(connection: sa.Connection, target: str, *, owner: str, now: datetime, until: datetime) -> Delivery | None:
     """Lease the next one of the target to `owner`, a name that no other lease has; None: there is none to be had.
 
-    Those of one mailbox go one at a time, the newest certificate last, so that it is what stays.
+    Those of one mailbox go one at a time, the newest certificate last, so that it is what stays. What is to be taken
+    back waits for nobody's turn, and nobody waits for its.
     """
     other, mine, theirs = table.alias("other"), certificate.alias("mine"), certificate.alias("theirs")
     older = sa.tuple_(theirs.c.stored_at, theirs.c.id) < sa.tuple_(mine.c.stored_at, mine.c.id)
+    brought = sa.and_(table.c.withdraw_why.is_(None), other.c.withdraw_why.is_(None))
     in_the_way = (
         sa.exists()
         .select_from(other.join(theirs, theirs.c.id == other.c.certificate_id))
@@ -146,7 +166,7 @@ def claim(connection: sa.Connection, target: str, *, owner: str, now: datetime, 
             other.c.target == table.c.target,
             other.c.id != table.c.id,
             other.c.done_at.is_(None),
-            sa.or_(other.c.lease_until >= now, sa.and_(other.c.next_attempt_at.is_not(None), older)),
+            sa.or_(other.c.lease_until >= now, sa.and_(other.c.next_attempt_at.is_not(None), brought, older)),
         )
     )
     found = connection.execute(
@@ -158,7 +178,8 @@ def claim(connection: sa.Connection, target: str, *, owner: str, now: datetime, 
     ).first()
     if found is None:
         return None
-    connection.execute(table.update().where(table.c.id == found.id).values(lease_owner=owner, lease_until=until))
+    values = {"lease_owner": owner, "lease_until": until, "begun_at": found.begun_at or now}
+    connection.execute(table.update().where(table.c.id == found.id).values(**values))
     return from_row(found)
 
 
@@ -174,7 +195,9 @@ def is_overtaken(connection: sa.Connection, delivery_id: str) -> bool:
         )
         .where(
             table.c.id == delivery_id,
+            other.c.done_at.is_not(None),
             other.c.outcome.is_not(None),
+            other.c.withdraw_why.is_(None),
             theirs.c.usage == mine.c.usage,
             sa.tuple_(theirs.c.stored_at, theirs.c.id) > sa.tuple_(mine.c.stored_at, mine.c.id),
         )
@@ -196,14 +219,23 @@ def done(
 
     `overlaps_until`: another one may still be at work, and is taken to have ended then.
     """
-    values = {"done_at": now, "outcome": outcome, "next_attempt_at": None, "last_error": None}
-    return _end_lease(connection, delivery_id, [owner], {**values, "lease_until": overlaps_until})
+    values = {"done_at": now, "outcome": outcome, "next_attempt_at": None, "last_error": None, "delivered_at": now}
+    values |= {"lease_until": overlaps_until}
+    return delivery_leases.end(connection, delivery_id, [owner], values, withdrawal=False)
 
 
-def ended(connection: sa.Connection, delivery_id: str, why: str, now: datetime, *, owner: str) -> bool:
-    """It is over without having been delivered; otherwise as `done`."""
-    values = {"done_at": now, "outcome": None, "next_attempt_at": None, "last_error": why}
-    return _end_lease(connection, delivery_id, _names(owner), values)
+def ended(
+    connection: sa.Connection,
+    delivery_id: str,
+    why: str,
+    now: datetime,
+    *,
+    owner: str,
+    begun_at: datetime | None = None,
+) -> bool:
+    """It is over without having been delivered; otherwise as `done`. `begun_at`: as it was before this turn."""
+    values = {"done_at": now, "outcome": None, "next_attempt_at": None, "last_error": why, "begun_at": begun_at}
+    return delivery_leases.end(connection, delivery_id, delivery_leases.names(owner), values, withdrawal=False)
 
 
 def failed(
@@ -214,38 +246,14 @@ def failed(
     *,
     owner: str,
     overlaps: bool = False,
+    withdrawal: bool = False,
 ) -> bool:
     """It did not work, and is tried `again` then; None: when a person says so. Otherwise as `done`; `overlaps`:
     another one may still be at work.
     """
     values = {"attempts": table.c.attempts + 1, "last_error": error, "next_attempt_at": again}
-    return _end_lease(connection, delivery_id, _names(owner), {**values, "lease_owner": owner if overlaps else None})
-
-
-def _names(owner: str) -> list[str]:
-    return [owner, owner + AGAIN]
-
-
-def _end_lease(connection: sa.Connection, delivery_id: str, names: list[str], values: Mapping[str, object]) -> bool:
-    ours = sa.and_(table.c.id == delivery_id, table.c.lease_owner.in_(names))
-    values = {"lease_owner": None, "lease_until": None, **values}
-    return connection.execute(table.update().where(ours).values(**values)).rowcount == 1
-
-
-def extend(
-    connection: sa.Connection, delivery_id: str, *, owner: str, until: datetime, last_error: str | None = None
-) -> None:
-    """Keep a lease that is still ours for longer; `last_error` tells why, where people should know."""
-    ours = sa.and_(table.c.id == delivery_id, table.c.lease_owner.in_(_names(owner)))
-    told = {} if last_error is None else {"last_error": last_error}
-    connection.execute(table.update().where(ours).values(lease_until=until, **told))
-
-
-def release_all(connection: sa.Connection, *, place: str, but: str) -> None:
-    """At start: leases of predecessors at this `place` are void, all but those whose owner begins with `but`."""
-    theirs = table.c.lease_owner.startswith(place + "#", autoescape=True)
-    ours = table.c.lease_owner.startswith(but, autoescape=True)
-    connection.execute(table.update().where(theirs, ~ours).values(lease_owner=None, lease_until=None))
+    values |= {"lease_owner": owner if overlaps else None}
+    return delivery_leases.end(connection, delivery_id, delivery_leases.names(owner), values, withdrawal=withdrawal)
 
 
 def retry(connection: sa.Connection, ids: Collection[str], now: datetime) -> int:

@@ -76,7 +76,7 @@ class Delivering:
         """Leases of our predecessors at this place are void: whoever calls this holds the place's sockets."""
         place = self._owner.rpartition("#")[0]
         with self._database.write() as connection:
-            deliveries.release_all(connection, place=place, but=self._owner)
+            delivery_leases.release_all(connection, place=place, but=self._owner)
 
     def work(self) -> None:
         """Begin what is due, tell of what does not end, and return at once."""
@@ -157,7 +157,7 @@ class Delivering:
                 f"has not ended after {job.timeout.total_seconds():g} s, and cannot be ended; it is still waited for"
             )
             with self._database.write() as connection:
-                deliveries.extend(
+                delivery_leases.extend(
                     connection, job.one.id, owner=job.owner, until=self._clock() + LEASE, last_error=words
                 )
             if job.told_at is None:

@@ -62,7 +62,7 @@ class DeliveryResults:
         passphrase opens it, nobody knows, so it is brought once more.
         """
         why = "it was delivered after its lease had ended, so it is delivered once more"
-        if delivery_leases.bring_again(connection, job.one.id, now, owner=job.owner, why=why):
+        if delivery_leases.do_again(connection, job.one.id, now, owner=job.owner, why=why):
             note_delivery(connection, Event.DELIVERY_ASKED, job.one, job.certificate, now)
         else:
             why = "it was delivered after its lease had ended, and nobody wants it any more"

@@ -97,7 +97,7 @@ class DeliveryWork:
         if timeout > LEASE / 2:
             until = self._clock() + timeout + LEASE
             with self._database.write() as connection:
-                deliveries.extend(connection, job.one.id, owner=job.owner, until=until)
+                delivery_leases.extend(connection, job.one.id, owner=job.owner, until=until)
 
     def _renew(self, job: Job) -> bool:
         """Whether it is still our job; then it is for as long as its last step may take."""

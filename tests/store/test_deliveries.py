@@ -197,10 +197,10 @@ def test_what_a_late_one_has_brought_is_due_when_whoever_has_it_now_is_done(data
         assert second is not None
         assert (late.lease_owner, second.lease_owner) == (None, "w#1.0")
         assert not delivery_leases.renew(connection, late.id, owner="w#1.0", until=last)
-        assert delivery_leases.bring_again(connection, late.id, later, owner="w#1.0", why="late")
+        assert delivery_leases.do_again(connection, late.id, later, owner="w#1.0", why="late")
         assert deliveries.claim(connection, "hook", owner="w#3.0", now=later, until=last) is None
         assert not deliveries.done(connection, late.id, "there", later, owner="w#2.0")
-        assert delivery_leases.bring_again(connection, late.id, later, owner="w#2.0", why="late")
+        assert delivery_leases.do_again(connection, late.id, later, owner="w#2.0", why="late")
         third = deliveries.claim(connection, "hook", owner="w#3.0", now=later, until=last)
         assert third is not None
         assert third.lease_owner == "w#2.0"

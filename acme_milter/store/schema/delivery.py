@@ -18,9 +18,12 @@ delivery = sa.Table(
     integer("attempts"),
     text("last_error", nullable=True),
     instant("done_at", nullable=True),
-    text("outcome", nullable=True),  # where it is now, in words
+    text("outcome", nullable=True),  # where it is now, in words; of one that was taken back, what was done
     text("lease_owner", nullable=True),
     instant("lease_until", nullable=True),
+    text("withdraw_why", nullable=True),  # None: it is to be there
+    instant("begun_at", nullable=True),  # None: it cannot be there
+    instant("delivered_at", nullable=True),  # when it was put there last
     sa.UniqueConstraint("certificate_id", "target"),
     sqlite_strict=True,
 )

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Queries on what is to be at a target no more: deliveries that have a `withdraw_why`."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.enrollment.model import State
+from acme_milter.store import certificates, deliveries, delivery_leases
+from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.rehearsals import in_earnest
+from acme_milter.store.schema import certificate, enrollment, mailbox, revocation
+from acme_milter.store.schema import delivery as table
+
+_MAY_BE_THERE = sa.and_(table.c.begun_at.is_not(None), table.c.withdraw_why.is_(None))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unused:
+    """A delivery that may be there although nobody uses the certificate any more, for the reason `why`."""
+
+    certificate_id: str
+    address: str
+    target: str
+    kind: str
+    why: str
+
+
+def withdraw(
+    connection: sa.Connection, certificate_id: str, titles: Collection[str], why: str, now: datetime
+) -> list[str]:
+    """Have the certificate be at the targets of these titles no more; returns the titles that this changed.
+
+    What may be there is due to be taken back, and what has not begun ends. Where somebody is just bringing it, he is
+    waited for, and it does not count.
+    """
+    changed = []
+    for one in deliveries.of_certificate(connection, certificate_id):
+        if one.target not in titles or one.withdraw_why is not None:
+            continue
+        if one.begun_at is not None:
+            values = {"withdraw_why": why, "asked_at": now, "next_attempt_at": now, "attempts": 0, "last_error": None}
+            values |= {"done_at": None}
+            values |= delivery_leases.disturbed(one.lease_owner, now, done=one.done_at is not None)
+        elif one.done_at is None:
+            values = {"done_at": now, "next_attempt_at": None, "last_error": why}
+        else:
+            continue
+        connection.execute(table.update().where(table.c.id == one.id).values(**values))
+        changed.append(one.target)
+    return changed
+
+
+def withdrawn(connection: sa.Connection, delivery_id: str, outcome: str, now: datetime, *, owner: str) -> bool:
+    """It is there no more, and `outcome` says what was done. False, and nothing is changed, when the lease is another's
+    by now, or nobody's, or it is to be there after all.
+    """
+    values = {"done_at": now, "outcome": outcome, "next_attempt_at": None, "last_error": None, "begun_at": None}
+    return delivery_leases.end(connection, delivery_id, [owner], values, withdrawal=True)
+
+
+def turn_back(connection: sa.Connection, delivery_id: str, why: str, now: datetime, *, owner: str) -> bool:
+    """`owner` was to bring it, and it turns out that it is to be there no more: it is due to be taken back."""
+    values = {"withdraw_why": why, "asked_at": now, "next_attempt_at": now, "attempts": 0, "last_error": None}
+    return delivery_leases.end(connection, delivery_id, delivery_leases.names(owner), values, withdrawal=False)
+
+
+def is_replaced(connection: sa.Connection, delivery_id: str) -> bool:
+    """Whether another certificate for the same use was put there later: what has the mailbox's name there is its own.
+
+    Where nobody knows whether this one was put there at all, any other is believed to have been later.
+    """
+    other, mine, theirs = table.alias("other"), certificate.alias("mine"), certificate.alias("theirs")
+    later = sa.tuple_(other.c.delivered_at, theirs.c.stored_at, theirs.c.id) > sa.tuple_(
+        table.c.delivered_at, mine.c.stored_at, mine.c.id
+    )
+    query = (
+        sa.select(other.c.id)
+        .select_from(
+            table.join(mine, mine.c.id == table.c.certificate_id)
+            .join(other, sa.and_(other.c.address == table.c.address, other.c.target == table.c.target))
+            .join(theirs, theirs.c.id == other.c.certificate_id)
+        )
+        .where(
+            table.c.id == delivery_id,
+            other.c.id != table.c.id,
+            theirs.c.usage == mine.c.usage,
+            other.c.delivered_at.is_not(None),
+            sa.or_(other.c.done_at.is_(None), other.c.withdraw_why.is_(None)),
+            sa.or_(table.c.delivered_at.is_(None), later),
+        )
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
+
+
+def staying(connection: sa.Connection, address: str, principal: str, target: str) -> list[StoredCertificate]:
+    """Of this person's certificates for the mailbox that are in use and were put at the target, and whose revocation
+    nobody has asked for, the newest for each kind of use, the oldest first.
+    """
+    rows = connection.execute(
+        sa.select(certificate.c.id)
+        .join(enrollment, certificates.ITS_ENROLLMENT)
+        .join(table, table.c.certificate_id == certificate.c.id)
+        .where(
+            certificate.c.address == address,
+            certificate.c.principal == principal,
+            enrollment.c.state == State.ACTIVE.value,
+            in_earnest(certificate.c.authority),
+            table.c.target == target,
+            table.c.withdraw_why.is_(None),
+            table.c.delivered_at.is_not(None),
+            ~sa.exists().where(revocation.c.certificate_id == certificate.c.id),
+        )
+        .order_by(certificate.c.stored_at, certificate.c.id)
+    )
+    newest = {found.usage: found for found in (certificates.get(connection, row.id) for row in rows)}
+    return sorted(newest.values(), key=lambda one: (one.stored_at, one.id))
+
+
+def going(connection: sa.Connection, certificate_ids: Collection[str], target: str) -> set[str]:
+    """Those of the certificates that are to be at the target no more."""
+    some = table.c.certificate_id.in_(certificate_ids)
+    query = sa.select(table.c.certificate_id).where(some, table.c.target == target, table.c.withdraw_why.is_not(None))
+    return set(connection.execute(query).scalars())
+
+
+def certificates_at(connection: sa.Connection, address: str, principal: str | None = None) -> list[str]:
+    """Ids of certificates of the mailbox that may be at a target; with `principal`, this person's only."""
+    query = sa.select(table.c.certificate_id).distinct().where(table.c.address == address)
+    query = query.where(
+        table.c.withdraw_why.is_(None), sa.or_(table.c.begun_at.is_not(None), table.c.done_at.is_(None))
+    )
+    if principal is not None:
+        query = query.join(certificate, certificate.c.id == table.c.certificate_id)
+        query = query.where(certificate.c.principal == principal)
+    return sorted(connection.execute(query).scalars())
+
+
+LEFT, REASSIGNED, REVOKED = (
+    "the mailbox has left",
+    "the mailbox is another person's now",
+    "its revocation was asked for",
+)
+
+
+def unused(connection: sa.Connection, address: str | None = None) -> list[Unused]:
+    """Everything that may be there although nobody uses it any more, of one mailbox or of all, by address and title."""
+    why = sa.case(
+        (mailbox.c.left_at.is_not(None), LEFT),
+        (mailbox.c.principal != certificate.c.principal, REASSIGNED),
+        (revocation.c.certificate_id.is_not(None), REVOKED),
+        else_=None,
+    )
+    query = (
+        sa.select(table.c.certificate_id, table.c.address, table.c.target, table.c.kind, why.label("why"))
+        .select_from(
+            table.join(certificate, certificate.c.id == table.c.certificate_id)
+            .outerjoin(mailbox, mailbox.c.address == table.c.address)
+            .outerjoin(revocation, revocation.c.certificate_id == table.c.certificate_id)
+        )
+        .where(_MAY_BE_THERE, why.is_not(None))
+        .order_by(table.c.address, table.c.target, table.c.certificate_id)
+    )
+    if address is not None:
+        query = query.where(table.c.address == address)
+    return [Unused(**row._asdict()) for row in connection.execute(query)]

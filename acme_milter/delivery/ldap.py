@@ -32,10 +32,19 @@ class LdapDelivery:
 
         Raises DeliveryFailed. That no entry fits is no permanent fault: other programs make entries, too.
         """
+        return Delivered(outcome=self._written(parcel))
+
+    def withdraw(self, gone: Gone) -> str:
+        """Take exactly this certificate out of its entry; that there is no entry is as good. Raises DeliveryFailed."""
+        return self._written(gone)
+
+    def _written(self, job: Parcel | Gone) -> str:
+        """Have the process write, and what it says it has done."""
         section = self._section
         if section.ca_bundle is not None and not section.ca_bundle.is_file():
             raise DeliveryFailed(f"ca_bundle: the file {section.ca_bundle} is not there", permanent=True)
-        asked = self._writing(parcel)
+        asked = self._writing(job)
+        job.be_ours()
         try:
             done = run_program(
                 [sys.executable, "-m", "acme_milter.delivery.ldap_writer"],
@@ -51,16 +60,16 @@ class LdapDelivery:
         outcome = str(said["done"])
         if section.bind is not None and shows_the_password(section.uri, starttls=section.starttls):
             outcome += "; the bind password crossed the network unencrypted: use ldaps:// or starttls: true"
-        return Delivered(outcome=outcome)
+        return outcome
 
-    def _writing(self, parcel: Parcel) -> Writing:
+    def _writing(self, job: Parcel | Gone) -> Writing:
         section = self._section
         try:
             password = section.bind.password.read() if section.bind else ""
         except SecretUnavailable as reason:
             raise DeliveryFailed(f"bind.password: {reason}", permanent=True) from None
-        local, _, domain = parcel.address.rpartition("@")
-        certificate = parse_pem_chain(parcel.chain_pem)[0]
+        local, _, domain = job.address.rpartition("@")
+        certificate = parse_pem_chain(job.chain_pem)[0]
         return Writing(
             uri=section.uri,
             timeout=section.timeout.total_seconds(),
@@ -70,18 +79,14 @@ class LdapDelivery:
             ca_bundle=str(section.ca_bundle) if section.ca_bundle else None,
             base=section.base,
             filter=section.filter,
-            mailbox={"address": parcel.address, "local": local, "domain": domain},
+            mailbox={"address": job.address, "local": local, "domain": domain},
             attribute=section.attribute_in_force,
             certificate=base64.b64encode(certificate.public_bytes(Encoding.DER)).decode(),
+            take_out=isinstance(job, Gone),
             keep=section.keep,
             clear_stale=section.stale_usersmimecertificate == "clear",
             now=time_text(self._clock.now()),
         )
-
-    def withdraw(self, gone: Gone) -> str:
-        """Raises DeliveryFailed."""
-        text = f"certificate {gone.serial} of {gone.address} is still there; remove it by hand"
-        raise DeliveryFailed(text, permanent=True)
 
 
 def _answer(done: Outcome) -> dict[str, object]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A process that puts one certificate into one entry of a directory: `python -m acme_milter.delivery.ldap_writer`.
+"""A process that puts one certificate into one entry, or takes it out: `python -m acme_milter.delivery.ldap_writer`.
 
 libldap may wait for ever (`ldap_connection`), and certificates of others are parsed here: this process can be killed.
 The request on standard input is one JSON object with the fields of `Writing`; the answer on standard output is
@@ -28,8 +28,8 @@ _ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Writing(Login):
-    """One certificate's way into its entry. ``certificate`` is DER in base64; ``filter`` holds {address}, {local} and
-    {domain}, and ``mailbox`` what stands for them; ``now`` is in ISO 8601.
+    """One certificate's way into its entry, or with ``take_out`` out of it. ``certificate`` is DER in base64;
+    ``filter`` holds {address}, {local} and {domain}, and ``mailbox`` what stands for them; ``now`` is in ISO 8601.
     """
 
     base: str
@@ -37,6 +37,7 @@ class Writing(Login):
     mailbox: Mapping[str, str]
     attribute: str
     certificate: str
+    take_out: bool = False
     keep: int
     clear_stale: bool
     now: str
@@ -74,11 +75,14 @@ def write(asked: Writing) -> str:
         with connected(asked, deadline) as connection:
             for _ in range(_ATTEMPTS):
                 entry = _find(asked, connection, deadline)
+                if entry is None:
+                    return f"{_no_entry(asked)}: it is not there any more"
                 try:
-                    return _bring_to(asked, entry, connection, deadline)
+                    return (_take_out if asked.take_out else _bring_to)(asked, entry, connection, deadline)
                 except (ldap.TYPE_OR_VALUE_EXISTS, ldap.NO_SUCH_ATTRIBUTE):
                     continue  # somebody else has changed it since we looked
-            raise WritingFault(f"{asked.uri}: {quoted(entry.dn)} keeps changing under us", permanent=False)
+            what = f"{_where(asked)} what fits {quoted(filter_for(asked))} keeps changing under us"
+            raise WritingFault(what, permanent=False)
     except ldap.LDAPError as error:
         raise _explained(asked, error) from None
     except OSError as error:
@@ -86,8 +90,32 @@ def write(asked: Writing) -> str:
         raise WritingFault(what, permanent=False) from None
 
 
-def _find(asked: Writing, connection: Any, deadline: float) -> _Entry:
-    """The one entry that the filter means."""
+def _find(asked: Writing, connection: Any, deadline: float) -> _Entry | None:
+    """The one entry that the filter means; None where there is none, and nothing is to be put there."""
+    entries = _search(asked, connection, deadline)
+    if not entries and asked.take_out:
+        return None
+    if not entries:
+        what = f"{_no_entry(asked)}, or this login may not see it; put it there, or correct filter"
+        # Whoever has just joined may get an entry a little later than a certificate, without anybody's doing.
+        raise WritingFault(what, permanent=False)
+    if len(entries) > 1:
+        names = " and ".join(quoted(entry.dn) for entry in entries)
+        what = f"more than one entry fits {quoted(filter_for(asked))}: {names}; correct filter, or one of them"
+        raise WritingFault(f"{_where(asked)} {what}", permanent=True)
+    return entries[0]
+
+
+def _where(asked: Writing) -> str:
+    return f"{asked.uri}: below {quoted(asked.base)}"
+
+
+def _no_entry(asked: Writing) -> str:
+    return f"{_where(asked)} no entry fits {quoted(filter_for(asked))}"
+
+
+def _search(asked: Writing, connection: Any, deadline: float) -> list[_Entry]:
+    """What fits the filter: all of it, or two of them."""
     import ldap
 
     seconds = left(deadline)
@@ -107,18 +135,7 @@ def _find(asked: Writing, connection: Any, deadline: float) -> _Entry:
     except ldap.SIZELIMIT_EXCEEDED:
         if len(entries) < 2:  # the directory's own limit, and so low that it says nothing
             raise
-    where = f"{asked.uri}: below {quoted(asked.base)}"
-    if not entries:
-        what = (
-            f"no entry fits {quoted(filter_for(asked))}, or this login may not see it; put it there, or correct filter"
-        )
-        # Whoever has just joined may get an entry a little later than a certificate, without anybody's doing.
-        raise WritingFault(f"{where} {what}", permanent=False)
-    if len(entries) > 1:
-        names = " and ".join(quoted(entry.dn) for entry in entries)
-        what = f"more than one entry fits {quoted(filter_for(asked))}: {names}; correct filter, or one of them"
-        raise WritingFault(f"{where} {what}", permanent=True)
-    return entries[0]
+    return entries
 
 
 def filter_for(asked: Writing) -> str:
@@ -140,6 +157,26 @@ def _bring_to(asked: Writing, entry: _Entry, connection: Any, deadline: float) -
         message = connection.modify_ext(entry.dn, modifications)
         connection.result3(message, all=1, timeout=left(deadline))
     return _outcome(asked, entry, change, cleared=bool(stale))
+
+
+def _take_out(asked: Writing, entry: _Entry, connection: Any, deadline: float) -> str:
+    """One modify request too. Where userSMIMECertificate is about this certificate, it goes as well: Outlook would go
+    on encrypting to it.
+    """
+    import ldap
+
+    ours = base64.b64decode(asked.certificate)
+    stale = set(_stale_in(entry, ours))
+    shadow = sorted(entry.values_of(_SHADOW).keys() - stale) if asked.clear_stale else []
+    there = [name for name, values in entry.values_of(asked.attribute).items() if ours in values]
+    modifications: list[tuple[int, str, list[bytes] | None]] = [(ldap.MOD_DELETE, name, [ours]) for name in there]
+    modifications += [(ldap.MOD_DELETE, name, None) for name in shadow]
+    if modifications:
+        message = connection.modify_ext(entry.dn, modifications)
+        connection.result3(message, all=1, timeout=left(deadline))
+    said = f"{asked.attribute} of {quoted(entry.dn)} at {asked.uri}"
+    cleared = f"; {_SHADOW} about it cleared" if shadow else ""
+    return f"{'taken out of' if there else 'not any more in'} {said}{cleared}"
 
 
 def _stale_in(entry: _Entry, ours: bytes) -> list[str]:

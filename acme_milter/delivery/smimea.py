@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """DNS as a target: the mailbox's certificates as SMIMEA records (RFC 8162), in a snippet or by an update."""
 
+from collections.abc import Collection
+
 from acme_milter.certificate.pem_chain import parse_pem_chain
 from acme_milter.clock import Clock
 from acme_milter.config.delivery import SmimeaTarget
@@ -8,7 +10,7 @@ from acme_milter.config.secret import SecretUnavailable
 from acme_milter.delivery.smimea_record import owner_name, record_for
 from acme_milter.delivery.smimea_update import UpdateServer, replace_records
 from acme_milter.delivery.smimea_zone import write_block
-from acme_milter.delivery.target import Delivered, DeliveryFailed, Gone, Parcel
+from acme_milter.delivery.target import Claimed, Delivered, DeliveryFailed, Gone, Parcel
 
 _LONGEST_TTL = 2**31 - 1  # RFC 2181 §8
 
@@ -22,18 +24,29 @@ class SmimeaDelivery:
 
     def deliver(self, parcel: Parcel) -> Delivered:
         """Replace the mailbox's records by those of its certificates in use. Raises DeliveryFailed."""
-        section = self._section
+        where = self._write(parcel, parcel.address, (parcel.chain_pem, *parcel.beside))
+        return Delivered(outcome=f"SMIMEA {self._section.usage} at {where}")
+
+    def withdraw(self, gone: Gone) -> str:
+        """Replace the mailbox's records by those of the certificates that stay, or delete them."""
+        where = self._write(gone, gone.address, gone.beside)
+        if not gone.beside:
+            return f"no SMIMEA any more at {where}"
+        return f"SMIMEA {self._section.usage} of {len(gone.beside)} other in use, and not of this one, at {where}"
+
+    def _write(self, job: Claimed, address: str, chains: Collection[bytes]) -> str:
+        """Make the records of these chains' certificates the mailbox's; where that is."""
+        section, owner = self._section, owner_name(address)
         ttl = min(int(section.ttl.total_seconds()), _LONGEST_TTL)
-        chains = (parcel.chain_pem, *parcel.beside)
         records = {record_for(parse_pem_chain(chain)[0], section.usage) for chain in chains}
-        what = f"SMIMEA {section.usage} at {owner_name(parcel.address)}"
         if section.path is not None and section.mode == "zone":
-            patience = section.timeout.total_seconds()
-            write_block(section.path, parcel.address, records, ttl=ttl, now=self._clock.now(), patience=patience)
-            return Delivered(outcome=f"{what}, in {section.path}; the name server has to load it")
-        server = self._server(parcel.address.rpartition("@")[2])
-        replace_records(server, parcel.address, records, ttl=ttl)
-        return Delivered(outcome=f"{what}, zone {server.zone}, by {server}")
+            now, patience = self._clock.now(), section.timeout.total_seconds()
+            write_block(section.path, address, records, ttl=ttl, now=now, patience=patience, job=job)
+            return f"{owner}, in {section.path}; the name server has to load it"
+        server = self._server(address.rpartition("@")[2])
+        job.be_ours()
+        replace_records(server, address, records, ttl=ttl)
+        return f"{owner}, zone {server.zone}, by {server}"
 
     def _server(self, domain: str) -> UpdateServer:
         section = self._section
@@ -58,8 +71,3 @@ class SmimeaDelivery:
             secret=secret,
             timeout=section.timeout.total_seconds(),
         )
-
-    def withdraw(self, gone: Gone) -> str:
-        """Raises DeliveryFailed."""
-        text = f"certificate {gone.serial} of {gone.address} is still there; remove it by hand"
-        raise DeliveryFailed(text, permanent=True)

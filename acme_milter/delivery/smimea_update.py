@@ -43,7 +43,8 @@ class UpdateServer:
 def replace_records(server: UpdateServer, address: str, records: Iterable[SmimeaRecord], *, ttl: int) -> None:
     """Make these the only SMIMEA records of the mailbox, in one update, which is all or nothing (RFC 2136 §3.4).
 
-    `ttl` is in seconds. Raises DeliveryFailed, also when the server's answer is not signed: then it is nobody's.
+    `ttl` is in seconds. Without records there are none there any more. Raises DeliveryFailed, also when the server's
+    answer is not signed: then it is nobody's.
     """
     owner = dns.name.from_text(f"{owner_name(address)}.")
     update = _signed_update(server)

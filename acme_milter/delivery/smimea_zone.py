@@ -13,7 +13,7 @@ from pathlib import Path
 from acme_milter.delivery.directories import Rights
 from acme_milter.delivery.placing import placing, rights_kept
 from acme_milter.delivery.smimea_record import SmimeaRecord, owner_name
-from acme_milter.delivery.target import DeliveryFailed
+from acme_milter.delivery.target import Claimed, DeliveryFailed
 
 _RIGHTS = Rights(0o644)  # all of it is published anyway, and the name server is another user
 _MAX_SNIPPET = 256 * 1024 * 1024
@@ -25,12 +25,13 @@ _Blocks = dict[str, list[str]]
 
 
 def write_block(
-    path: Path, address: str, records: Iterable[SmimeaRecord], *, ttl: int, now: datetime, patience: float
+    path: Path, address: str, records: Iterable[SmimeaRecord], *, ttl: int, now: datetime, patience: float, job: Claimed
 ) -> None:
     """Make these the only records of the mailbox in the snippet, which is replaced as a whole or not at all.
 
-    `ttl` and `patience` are in seconds; the latter is how long another writer is waited for. Raises DeliveryFailed,
-    also when the file has a line that is none of ours: somebody may need it.
+    `ttl` and `patience` are in seconds; the latter is how long another writer is waited for. Nothing is written when
+    the job is another's by then. Raises DeliveryFailed, also when the file has a line that is none of ours: somebody
+    may need it.
     """
     owner = owner_name(address)
     # The directory and what the path leads to: a link to the snippet stays one.
@@ -39,12 +40,15 @@ def write_block(
         place.lock(path.name, patience)
         found = place.read(path.name, _MAX_SNIPPET)
         old = b"" if found is None else found[0]
-        blocks = _read(old, path)
+        blocks, records = _read(old, path), list(records)
+        if found is None and not records:
+            return
         blocks[address] = sorted({_line(owner, ttl, record) for record in records})
         new = _written(blocks, now)
         if new == old:
             return
         place.stage(path.name, _RIGHTS if found is None else rights_kept(found[1]), new)
+        job.be_ours()
         place.commit()
 
 

@@ -13,7 +13,7 @@ from cryptography import x509
 from acme_milter.config.delivery import LdapTarget
 from acme_milter.delivery.ldap import LdapDelivery
 from acme_milter.delivery.ldap_writer import write
-from acme_milter.delivery.target import Parcel
+from acme_milter.delivery.target import Gone, Parcel
 from acme_milter.lab.slapd import ADMIN_DN, SUFFIX, SlapdLab
 from tests.delivery.mailbox_certificates import AtNow, der
 
@@ -57,9 +57,9 @@ class Site:
         section = LdapTarget.model_validate(merged, context={"directory": self._directory})
         return LdapDelivery(section, AtNow())
 
-    def put(self, parcel: Parcel, **changes: Any) -> str:
+    def put(self, job: Parcel | Gone, **changes: Any) -> str:
         """What the writing process does, in this one."""
-        return write(self.target(**changes)._writing(parcel))
+        return write(self.target(**changes)._writing(job))
 
     def entry(self, *certificates: x509.Certificate, smime: bytes | None = None, mail: str | None = None) -> str:
         """A new entry; its address."""

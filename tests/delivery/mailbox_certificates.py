@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Certificates of mailboxes, of any age and for any use, and parcels of them for targets that need no key."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -71,6 +72,7 @@ def parcel_of(
     *,
     usage: KeyUsageKind = KeyUsageKind.DUAL,
     beside: tuple[x509.Certificate, ...] = (),
+    still_ours: Callable[[], bool] = lambda: True,
 ) -> Parcel:
     return Parcel(
         certificate_id="c",
@@ -83,4 +85,5 @@ def parcel_of(
         chain_pem=certificate.public_bytes(Encoding.PEM),
         key=NoKey(),
         beside=tuple(other.public_bytes(Encoding.PEM) for other in beside),
+        still_ours=still_ours,
     )

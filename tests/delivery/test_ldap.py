@@ -131,6 +131,7 @@ def test_what_has_changed_since_it_looked_is_looked_at_again(site: Site, monkeyp
 
     def find(*arguments: Any) -> Any:
         entry = look(*arguments)
+        assert entry is not None
         return ldap_writer._Entry(entry.dn, {site.attribute: [der(gone)]}) if stale and stale.pop() else entry
 
     monkeypatch.setattr(ldap_writer, "_find", find)

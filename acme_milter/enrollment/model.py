@@ -61,11 +61,23 @@ CHALLENGED_STATES = frozenset({State.AWAITING_MAIL, State.REPLYING, State.REPLIE
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """One address of an order for several, its authorization, and once it is proven its challenge mail's ``sender``."""
+    """One address of an order for several, and its authorization.
+
+    Once that was read: its challenge's ``sender`` and URL, and token-part2, sealed and then in base64; or that it was
+    ``valid`` from the start, and no mail will come.
+    """
 
     address: str
     url: str
     sender: str | None = None
+    challenge_url: str | None = None
+    sealed_token: str | None = field(default=None, repr=False)
+    valid: bool = False
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it is known what is to be proven, so that a challenge mail can be told to be this address's."""
+        return self.valid or self.challenge_url is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
-from acme_milter.enrollment.model import OPEN_STATES, Enrollment, Proof, State
+from acme_milter.enrollment.model import CHALLENGED_STATES, OPEN_STATES, Enrollment, Proof, State
 
 
 class ImpossibleTransition(Exception):
@@ -64,6 +64,17 @@ class OrderPlaced(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizationRead(Event):
+    """RFC 8823 §3 step 3, of an order for several addresses: one more of them is known, before anything is proven.
+
+    An authority may mail all of its challenges at once, and each has to be told from a stranger's when it comes.
+    """
+
+    proving: str | None = None
+    proofs: tuple[Proof, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChallengeKnown(Event):
     """RFC 8823 §3 step 3: the authorization named the challenge, its sender and token-part2 (sealed here).
 
@@ -98,6 +109,16 @@ class NextIdentifier(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChallengeMailAccepted(Event):
     """The gate let a challenge mail in; its reply lies in the outbox, in the same transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChallengeMailKept(Event):
+    """As `ChallengeMailAccepted`, of an address whose turn is still to come: its reply lies in the outbox until then.
+
+    Nothing moves; whoever takes a step at the same time is to look again, and finds it.
+    """
+
+    last_error: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +228,7 @@ TRANSITIONS: dict[tuple[State, type[Event]], State] = {
     (State.PLANNED, Moved): State.PLANNED,
     (State.ORDERING, Moved): State.PLANNED,
     (State.ORDERING, OrderPlaced): State.ORDERING,
+    (State.ORDERING, AuthorizationRead): State.ORDERING,
     (State.ORDERING, ChallengeKnown): State.AWAITING_MAIL,
     # Some authorities mail only after the POST (RFC 8823 leaves it open; the S/MIME BR 3.2.2.4 wording suggests it).
     (State.AWAITING_MAIL, ChallengePosted): State.AWAITING_MAIL,
@@ -215,6 +237,7 @@ TRANSITIONS: dict[tuple[State, type[Event]], State] = {
     (State.REPLYING, ChallengeMailAccepted): State.REPLYING,
     (State.REPLIED, ChallengeMailAccepted): State.REPLIED,
     (State.VALIDATING, ChallengeMailAccepted): State.VALIDATING,
+    **{(state, ChallengeMailKept): state for state in (State.ORDERING, *sorted(CHALLENGED_STATES))},
     (State.REPLYING, ReplyHandedOver): State.REPLIED,
     (State.REPLIED, ReplyHandedOver): State.REPLIED,
     (State.VALIDATING, ReplyHandedOver): State.VALIDATING,
@@ -265,12 +288,13 @@ def advance(enrollment: Enrollment, event: Event, now: datetime) -> Enrollment:
     elif facts["next_attempt_at"] is None:
         facts["next_attempt_at"] = now
     stumbled = isinstance(event, Deferred) and event.last_error is not None
+    attempts = enrollment.attempts if isinstance(event, ChallengeMailKept) else 0
     return dataclasses.replace(
         enrollment,
         state=target,
         version=enrollment.version + 1,
         state_since=enrollment.state_since if target is enrollment.state else now,
-        attempts=enrollment.attempts + 1 if stumbled else 0,
+        attempts=enrollment.attempts + 1 if stumbled else attempts,
         **facts,
     )
 
@@ -278,11 +302,12 @@ def advance(enrollment: Enrollment, event: Event, now: datetime) -> Enrollment:
 def diagram() -> str:
     """Return the table as a Mermaid state diagram, in the table's order (docs/architecture.md shows it)."""
     lines = ["stateDiagram-v2", "    [*] --> planned"]
-    everywhere = {Deferred, Failed, Cancelled}
+    everywhere = {Deferred, Failed, Cancelled, ChallengeMailKept}
     for (source, event), target in TRANSITIONS.items():
         if event not in everywhere:
             lines.append(f"    {_node(source)} --> {_node(target)}: {event.__name__}")
     lines.append("    note right of planned: Deferred keeps, Failed and Cancelled end, every open state")
+    lines.append("    note right of ordering: ChallengeMailKept keeps it, and every state up to validating")
     return "\n".join(lines) + "\n"
 
 

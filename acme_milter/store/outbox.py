@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Queries on the outbox: replies that we owe, written in the same transaction as the challenge mail's acceptance."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -13,7 +14,10 @@ _COLUMNS = [column for column in table.columns if column.name not in {"lease_own
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxEntry:
-    """One reply. ``handover_began_at`` is set while it is unknown whether Postfix already has it (F-25)."""
+    """One reply. ``handover_began_at`` is set while it is unknown whether Postfix already has it (F-25).
+
+    One that is kept until its address's turn comes is not due, not sent and not given up.
+    """
 
     id: str
     enrollment_id: str
@@ -35,6 +39,10 @@ class OutboxEntry:
     departure_words: str | None = None
     place: str | None = None
     followed_since: datetime | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        return self.next_attempt_at is None and self.sent_at is None and self.last_error is None
 
 
 def insert(connection: sa.Connection, entry: OutboxEntry) -> None:
@@ -129,6 +137,15 @@ def of_enrollment(connection: sa.Connection, enrollment_id: str) -> list[OutboxE
         sa.select(*_COLUMNS).where(table.c.enrollment_id == enrollment_id).order_by(table.c.created_at)
     )
     return [OutboxEntry(**row._asdict()) for row in rows]
+
+
+def let_go(connection: sa.Connection, entry_ids: Collection[str], now: datetime) -> None:
+    """Replies that were kept are owed to Postfix from now on."""
+    connection.execute(
+        table.update()
+        .where(table.c.id.in_(entry_ids), table.c.sent_at.is_(None), table.c.next_attempt_at.is_(None))
+        .values(created_at=now, next_attempt_at=now)
+    )
 
 
 def place_of(owner: str) -> str:

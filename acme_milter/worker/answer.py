@@ -22,7 +22,7 @@ from acme_milter.worker.reply_signing import ReplySigner, UnusableSigningKey
 from acme_milter.worker.vault import Vault
 
 if TYPE_CHECKING:
-    from acme_milter.worker.intake import Admission
+    from acme_milter.worker.admission import Admission
 
 
 class SigningKeyUnavailable(Exception):

@@ -8,10 +8,11 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.gate import CHALLENGE_LIFETIME, Expectation
-from acme_milter.enrollment.model import Enrollment, State
+from acme_milter.enrollment.model import Enrollment
 from acme_milter.protocol.mailbox import Mailbox
 from acme_milter.store import challenge_mails, enrollments
 from acme_milter.store.database import Database
+from acme_milter.worker.identifiers import in_turn, standing_of
 from acme_milter.worker.terms import terms_of
 
 RELEVANT_FOR = CHALLENGE_LIFETIME + timedelta(hours=1)
@@ -49,15 +50,16 @@ def _orders_for(connection: sa.Connection, config: Config, mailbox: str) -> list
 def _expectation_at(
     connection: sa.Connection, enrollment: Enrollment, mailbox: str, config: Config, began_at: datetime
 ) -> Expectation:
-    """Of an order for several addresses, for which each address is an order of its own: one whose turn is to come is
-    about to be placed, and one that is proven is over.
+    """Of an order for several addresses, for which each address is an order of its own: one whose authorization was
+    read awaits its mail, whosever turn it is; before that it is about to be placed; and one that is proven is over.
     """
-    answered, folded = answered_of(connection, enrollment, mailbox), mailbox.lower()
-    if enrollment.aliases and enrollment.is_open and folded != enrollment.at_hand.lower():
-        past = enrollment.proofs[: enrollment.place_at_hand] if enrollment.proofs else ()
-        proof = next((proof for proof in past if proof.address.lower() == folded), None)
-        state, sender = (State.ORDERING, None) if proof is None else (State.FINALIZING, proof.sender)
-        enrollment = dataclasses.replace(enrollment, state=state, challenge_sender=sender)
+    answered = answered_of(connection, enrollment, mailbox)
+    if enrollment.aliases:
+        at_turn = in_turn(enrollment, mailbox)
+        if at_turn is None:
+            state, sender = standing_of(enrollment, mailbox)
+            at_turn = dataclasses.replace(enrollment, state=state, challenge_sender=sender)
+        enrollment = at_turn
     expected = _expectation(enrollment, answered, config, began_at)
     if expected.terms.smime_trust is None:  # DKIM always says how old a mail is
         return expected

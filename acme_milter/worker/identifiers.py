@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An order for several addresses: which of a mailbox's aliases are in it, and how one after the other is proven.
 
-Nothing in a challenge mail names its order, and an enrollment has one challenge at a time: so the next address is
-proven when the authority is convinced of the one before.
+An enrollment has one challenge at a time: so the next address is proven when the authority is convinced of the one
+before. What all of them are to prove is read first, since their challenge mails may come at once and in any order.
 """
 
 import dataclasses
 import logging
+from base64 import b64decode
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -16,8 +18,8 @@ from acme_milter.acme.authorization import Authorization
 from acme_milter.acme.order import Order
 from acme_milter.config.policy import Policy
 from acme_milter.config.sources import LIST
-from acme_milter.enrollment.model import Enrollment, Proof
-from acme_milter.enrollment.state_machine import AuthorizationValid, Deferred, NextIdentifier
+from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment, Proof, State
+from acme_milter.enrollment.state_machine import AuthorizationRead, AuthorizationValid, Deferred, NextIdentifier
 from acme_milter.eventlog import Event, log_event
 from acme_milter.mailboxes.verification import Deliverability
 from acme_milter.store import enrollments
@@ -127,20 +129,81 @@ def proofs_of(enrollment: Enrollment, order: Order) -> tuple[Proof, ...]:
     return tuple(map(Proof, wanted, order.authorizations))
 
 
-def told_apart(enrollment: Enrollment, found: Authorization) -> Enrollment:
-    """The enrollment with the address at hand being the one that the authorization is for. Raises OrderDied."""
+def place_to_read(enrollment: Enrollment) -> int | None:
+    """Where among the proofs the first authorization is that is still to be read; None when all are known.
+
+    They are read before anything is proven: an authority may mail all challenges at once, and a mail can be told to be
+    ours, and kept for its address's turn, only when its authorization was read.
+    """
     if not enrollment.aliases:
-        return enrollment
-    place = enrollment.place_at_hand
+        return None
+    left = enumerate(enrollment.proofs[enrollment.place_at_hand :], start=enrollment.place_at_hand)
+    return next((place for place, proof in left if not proof.is_read), None)
+
+
+def told_apart(enrollment: Enrollment, place: int, found: Authorization) -> Enrollment:
+    """The enrollment with the address at this place being the one that the authorization is for. Raises OrderDied."""
     named = found.identifier.value.casefold()
-    others = [at for at, proof in enumerate(enrollment.proofs) if proof.address.casefold() == named and at >= place]
-    if not others:
+    unread = (at for at, proof in enumerate(enrollment.proofs) if at >= place and not proof.is_read)
+    other = next((at for at in unread if enrollment.proofs[at].address.casefold() == named), None)
+    if other is None:
         raise OrderDied("an authorization of the order is for an address that was not asked for", again=False)
-    mine, theirs = enrollment.proofs[place], enrollment.proofs[others[0]]
     proofs = list(enrollment.proofs)
-    proofs[others[0]] = dataclasses.replace(theirs, address=mine.address)
+    mine, theirs = proofs[place], proofs[other]
+    proofs[other] = dataclasses.replace(theirs, address=mine.address)
     proofs[place] = dataclasses.replace(mine, address=theirs.address)
-    return dataclasses.replace(enrollment, proofs=tuple(proofs), proving=_name(enrollment, theirs.address))
+    at_hand = proofs[enrollment.place_at_hand].address
+    return dataclasses.replace(enrollment, proofs=tuple(proofs), proving=_name(enrollment, at_hand))
+
+
+def with_proof(enrollment: Enrollment, place: int, **facts: Any) -> Step:
+    """What has been read of the authorization at this place, to be saved: fields of `Proof`."""
+    proofs = list(enrollment.proofs)
+    proofs[place] = dataclasses.replace(proofs[place], **facts)
+    return Step(AuthorizationRead(proving=enrollment.proving, proofs=tuple(proofs)))
+
+
+def in_turn(enrollment: Enrollment, mailbox: str) -> Enrollment | None:
+    """The enrollment as it is when this address's turn has come: itself, where that is so already.
+
+    None when no challenge mail of it is awaited, for that address: its authorization has not been read yet, or there is
+    nothing to prove any more.
+    """
+    folded = mailbox.lower()
+    if enrollment.state in CHALLENGED_STATES and (not enrollment.aliases or folded == enrollment.at_hand.lower()):
+        return enrollment
+    if not enrollment.proofs or enrollment.state not in CHALLENGED_STATES | {State.ORDERING}:
+        return None
+    for proof in enrollment.proofs[enrollment.place_at_hand :]:
+        if proof.address.lower() == folded and proof.sealed_token is not None:
+            return dataclasses.replace(
+                enrollment,
+                state=State.AWAITING_MAIL,
+                authorization_url=proof.url,
+                proving=_name(enrollment, proof.address),
+                challenge_url=proof.challenge_url,
+                challenge_sender=proof.sender,
+                token_part2=b64decode(proof.sealed_token),
+                challenge_posted_at=None,
+            )
+    return None
+
+
+def standing_of(enrollment: Enrollment, mailbox: str) -> tuple[State, str | None]:
+    """How an address of an order for several stands for which `in_turn` has nothing, and who its challenge mail was
+    from, where that is known.
+    """
+    folded = mailbox.lower()
+    places = [at for at, proof in enumerate(enrollment.proofs) if proof.address.lower() == folded]
+    if not places:
+        return State.ORDERING if enrollment.is_open else enrollment.state, None
+    proof, past = enrollment.proofs[places[0]], places[0] < enrollment.place_at_hand
+    sender = enrollment.challenge_sender if folded == enrollment.at_hand.lower() else None
+    if not enrollment.is_open:
+        return enrollment.state, proof.sender or sender
+    if past or proof.valid or enrollment.state not in CHALLENGED_STATES | {State.ORDERING}:
+        return State.FINALIZING, proof.sender or sender
+    return State.ORDERING, None
 
 
 def proven(enrollment: Enrollment) -> Step:

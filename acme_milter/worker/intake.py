@@ -2,7 +2,6 @@
 """Intake: a candidate from a milter goes through the gate, and what is ours is stored before it is suppressed."""
 
 import contextlib
-import dataclasses
 import hashlib
 import logging
 import sqlite3
@@ -15,24 +14,22 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from acme_milter.config.schema import Config, Policy
+from acme_milter.config.schema import Config
 from acme_milter.enrollment import gate
-from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX
 from acme_milter.enrollment.gate import Envelope, Expectation, Outcome, Reason, Stopped
-from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment, State
-from acme_milter.enrollment.state_machine import ChallengeMailAccepted, advance
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_mail
-from acme_milter.protocol.dkim_policy import Verdict, candidate_signatures
+from acme_milter.protocol.dkim_policy import candidate_signatures
 from acme_milter.protocol.doubt import may_be_put_off
 from acme_milter.protocol.faults import MailFault, MailRefused
 from acme_milter.protocol.smime_structure import looks_signed
 from acme_milter.protocol.smime_verdict import SmimeVerdict
-from acme_milter.store import audit, challenge_mails, enrollments, outbox
+from acme_milter.store import challenge_mails, enrollments
 from acme_milter.store.database import Database, in_words
+from acme_milter.worker.admission import Admission, promise
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.dkim_verifier import DkimVerifier
-from acme_milter.worker.expectations import answered_of, expectations_of
+from acme_milter.worker.expectations import expectations_of
 from acme_milter.worker.smime_verifier import SmimeVerifier
 
 PATIENCE = 0.75
@@ -52,18 +49,6 @@ class Candidate:
     envelope: Envelope
     raw: bytes = field(repr=False)
     truncated: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
-    """A candidate that passed every condition up to the commit; ``smime`` is set when not DKIM but S/MIME proved it."""
-
-    mailbox: str
-    policy: Policy
-    mail: ChallengeMail
-    expected: Expectation
-    verdict: Verdict
-    smime: SmimeVerdict | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,43 +179,24 @@ class Intake:
 
     def _admit(self, candidate: Candidate, admission: Admission, deadline: float) -> Decision:
         """G23: one transaction holds the challenge mail, the exact reply, the state and the audit record."""
-        now = self._clock()
         disposition = admission.policy.on_success
         with self._database.write() as connection:
             if time.monotonic() > deadline:  # asked here, since other writers may have been waited for
                 raise Stopped("G24", Outcome.TRY_LATER, Reason.TOO_SLOW)
-            enrollment = enrollments.get(connection, admission.expected.enrollment_id)
-            if enrollment is None or enrollment.state not in CHALLENGED_STATES:
-                raise Stopped("G10", Outcome.DELIVER_AND_ALERT, Reason.UNSOLICITED, "the order has just ended")
-            if enrollment.aliases and enrollment.at_hand.lower() != admission.mailbox.lower():
-                raise Stopped("G10", Outcome.TRY_LATER, Reason.ORDER_NOT_KNOWN_YET, "another address's turn has begun")
-            # Again, on what is true now: the same mail may be at two hosts, and several may come at once.
-            answered = answered_of(connection, enrollment, admission.mailbox)
-            gate.check_answers(admission.mail, dataclasses.replace(admission.expected, answered=answered))
-            stored, entry = self._answerer.answer(
-                connection, enrollment, admission, queue_id=candidate.envelope.queue_id, now=now
+            made = promise(
+                connection, self._answerer, admission, queue_id=candidate.envelope.queue_id, now=self._clock()
             )
-            challenge_mails.insert(connection, stored)
-            outbox.insert(connection, entry)
-            moved = advance(enrollment, _accepted(enrollment, now), now)
-            enrollments.save(connection, moved, release=False)
-            audit.record(
-                connection,
-                Event.CHALLENGE_ACCEPTED,
-                at=now,
-                enrollment_id=enrollment.id,
-                address=enrollment.address,
-                details={"queue_id": candidate.envelope.queue_id, "disposition": disposition},
-            )
-        self._reply_is_due(entry.id)
+        if not made.later:
+            self._reply_is_due(made.entry_id)
         log_event(
             Event.CHALLENGE_ACCEPTED,
             queue_id=candidate.envelope.queue_id,
             rcpt=admission.mailbox,
-            authority=enrollment.authority,
-            order=enrollment.id,
+            authority=made.enrollment.authority,
+            order=made.enrollment.id,
             from_=str(admission.mail.sender),
             **_proof(admission),
+            reply="in its turn" if made.later else None,
             action=disposition,
         )
         return Decision("discard" if disposition == "discard" else "accept", Reason.ACCEPTED)
@@ -324,16 +290,6 @@ def _proof(admission: Admission) -> dict[str, Any]:
         "d": signature.domain if signature else None,
         "s": signature.selector if signature else None,
     }
-
-
-def _accepted(enrollment: Enrollment, now: datetime) -> ChallengeMailAccepted:
-    """The outbox acts next; the enrollment itself only looks now and then what has become of that.
-
-    Unless a first reply is out already: what a second challenge brings must not hold up the first one's validation.
-    """
-    if enrollment.state in {State.REPLIED, State.VALIDATING}:
-        return ChallengeMailAccepted(next_attempt_at=enrollment.next_attempt_at)
-    return ChallengeMailAccepted(next_attempt_at=now + LOOK_AT_OUTBOX)
 
 
 def _token_or_everything(candidate: Candidate) -> bytes:

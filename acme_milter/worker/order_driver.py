@@ -24,6 +24,7 @@ from acme_milter.worker.custody import brought_key
 from acme_milter.worker.following import open_next
 from acme_milter.worker.issuance import Issuance
 from acme_milter.worker.order_desk import OrderDesk
+from acme_milter.worker.reading import Reading
 from acme_milter.worker.step import OrderDied, Step
 from acme_milter.worker.validation import Validation
 
@@ -38,6 +39,7 @@ class OrderDriver:
         """``choosing``: where the successor of a dead order goes; without it to the same authority."""
         self._desk = desk
         self._choosing = choosing or Choosing(desk.config)
+        self._reading = Reading(desk)
         self._validation = Validation(desk)
         self._issuance = Issuance(desk)
 
@@ -59,7 +61,7 @@ class OrderDriver:
                 case State.ORDERING if enrollment.order_url is None:
                     return self._validation.place_order(enrollment)
                 case State.ORDERING:
-                    return self._validation.read_authorization(enrollment)
+                    return self._reading.read(enrollment)
                 case State.AWAITING_MAIL:
                     return self._validation.wait_for_mail(enrollment)
                 case State.REPLIED:

@@ -268,6 +268,8 @@ class Scheduler:
         facts: dict[str, Any] = {"rcpt": after.address, "authority": after.authority, "order": after.id}
         if not after.is_open:
             self.enrollment_ended()
+        if after.proofs != before.proofs:
+            self.order_became_known()
         if after.state is State.AWAITING_MAIL and before.state is State.ORDERING:
             self.order_became_known()
             log_event(Event.ORDER_PLACED, **facts, from_=after.challenge_sender)

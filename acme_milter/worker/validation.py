@@ -16,7 +16,7 @@ from acme_milter.config.sources import LIST
 from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX, step_delay
 from acme_milter.enrollment.model import Enrollment
 from acme_milter.enrollment.state_machine import (
-    ChallengeKnown,
+    ChallengeMailAccepted,
     ChallengePosted,
     Deferred,
     OrderingBegan,
@@ -24,7 +24,6 @@ from acme_milter.enrollment.state_machine import (
 )
 from acme_milter.eventlog import Event, log_event
 from acme_milter.mailboxes.verification import Deliverability
-from acme_milter.protocol.mailbox import InvalidMailbox, Mailbox
 from acme_milter.store import mailbox_keys, outbox
 from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.store.outbox import OutboxEntry
@@ -32,7 +31,7 @@ from acme_milter.worker.authorities import AuthorityUnusable
 from acme_milter.worker.caa import Permission
 from acme_milter.worker.clock_watch import WRONG
 from acme_milter.worker.custody import wanted_request
-from acme_milter.worker.identifiers import Identifiers, proofs_of, proven, told_apart
+from acme_milter.worker.identifiers import Identifiers, proofs_of, proven
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.replacement import key_to_reuse, refuses_replacement, replaced_id
 from acme_milter.worker.reply_fate import Bounced, fate_of, is_at_hand
@@ -195,39 +194,11 @@ class Validation:
                 raise
         return client.new_order(enrollment.address, profile=profile, aliases=enrollment.aliases)
 
-    def read_authorization(self, enrollment: Enrollment) -> Step:
-        """RFC 8823 §3 step 3: learn token-part2 and the sender of the challenge mail to come."""
-        found = self.desk.authorization(enrollment)
-        enrollment = told_apart(enrollment, found)
-        if found.status == "valid":  # RFC 8555 §7.4: nothing to prove, so no mail will come
-            return proven(enrollment)
-        challenge = found.challenge
-        if challenge is None:
-            raise OrderDied("the authority offers no email-reply-00 challenge for this address", again=False)
-        try:
-            sender = Mailbox.parse(challenge.sender, allow_utf8=True)
-        except InvalidMailbox as flaw:  # no mail's From could ever equal it (RFC 8823 §3.1 item 2)
-            raise OrderDied(f"the challenge's from is no mail address: {flaw}", again=False) from None
-        authority = self.desk.authority(enrollment)
-        now = self.desk.clock()
-        look_again = {
-            "reply-first": authority.challenge_wait,
-            "post-first": timedelta(0),
-            "auto": authority.auto_post_after,
-        }[authority.challenge_trigger]
-        return Step(
-            ChallengeKnown(
-                challenge_url=challenge.url,
-                challenge_sender=str(sender),
-                token_part2=self.desk.vault.seal_token(enrollment.id, challenge.token_part2),
-                proving=enrollment.proving,
-                proofs=enrollment.proofs,
-                next_attempt_at=now + look_again,
-            )
-        )
-
     def wait_for_mail(self, enrollment: Enrollment) -> Step:
         """F-20, F-24: no mail yet. Ask the authority; POST where it mails only then; else give the order up."""
+        kept = [entry.id for entry in self._replies(enrollment) if entry.is_kept] if enrollment.aliases else []
+        if kept:  # it came before its address's turn
+            return self._use_kept(kept)
         authority = self.desk.authority(enrollment)
         found = self.desk.authorization(enrollment)
         if found.status == "valid":
@@ -244,6 +215,13 @@ class Validation:
         if now < waits_since + authority.challenge_wait:
             return Step(Deferred(next_attempt_at=waits_since + authority.challenge_wait + error))
         raise OrderDied(f"no challenge mail from {enrollment.challenge_sender} arrived in time", again=True)
+
+    def _use_kept(self, replies: list[str]) -> Step:
+        now = self.desk.clock()
+        return Step(
+            ChallengeMailAccepted(next_attempt_at=now + LOOK_AT_OUTBOX),
+            also=lambda connection: outbox.let_go(connection, replies, now),
+        )
 
     def wait_for_outbox(self, enrollment: Enrollment) -> Step:
         """The responder does the work; what keeps it from it is shown here, and ends here when it gave up."""

@@ -10,7 +10,7 @@ from cryptography import x509
 from acme_milter.certificate.csr import csr_is_for
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.lab.processes import wait_until
-from acme_milter.store import enrollments, mailbox_keys
+from acme_milter.store import enrollments, mailbox_keys, outbox
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 
@@ -41,9 +41,23 @@ def repliers(bench: OrderBench) -> list[str]:
 
 
 def prove(bench: OrderBench, enrollment: Enrollment) -> Enrollment:
-    """The address at hand, from its challenge mail until the authority is convinced."""
-    awaiting = bench.step_until(enrollment, State.AWAITING_MAIL)
-    return bench.step_until(bench.answer_mail(awaiting), State.FINALIZING, State.ORDERING)
+    """The address at hand, from its challenge mail, which may have come before its turn, until the authority is
+    convinced.
+    """
+    awaiting = bench.step_until(enrollment, State.AWAITING_MAIL, State.REPLYING)
+    wait_until(lambda: "discard" in decided(bench, awaiting.at_hand), f"the mail to {awaiting.at_hand}")
+    known = bench.get(awaiting.id)
+    assert bench.step_until(known, State.REPLYING).at_hand == awaiting.at_hand
+    with bench.database.read() as connection:
+        replies = outbox.due(connection, now=bench.clock(), limit=9)
+    for reply in replies:
+        bench.responder.work_off(reply)
+    return bench.step_until(bench.get(awaiting.id), State.FINALIZING, State.ORDERING)
+
+
+def decided(bench: OrderBench, address: str) -> list[str]:
+    """What was done with the mails to it."""
+    return [one.disposition for one in bench.site.mx.decisions.get(address, [])]
 
 
 @pytest.mark.parametrize(
@@ -71,20 +85,66 @@ def test_one_certificate_names_a_mailbox_and_its_aliases_and_each_of_them_answer
     assert {one.reason for name in everybody for one in bench.site.mx.decisions[name]} == {"accepted"}
 
 
-def test_a_mail_that_comes_before_its_address_s_turn_is_put_off_and_answered_later(make_orders: MakeOrderBench) -> None:
-    bench = make_orders(aliases=1, policy=SAME, milter={"deadline": "1s"})
-    bench.site.authority.set_knobs(MAIL_AT="neworder")
+@pytest.mark.parametrize("sender", ["unique", "fixed"])
+def test_an_authority_that_mails_all_challenges_at_once_has_none_put_off_nor_answered_twice(
+    make_orders: MakeOrderBench, sender: str
+) -> None:
+    """The mails of those whose turn is to come are kept, however long the first one takes."""
+    bench = make_orders(aliases=2, policy=SAME, milter={"deadline": "1s"})
+    bench.site.authority.set_knobs(MAIL_AT="neworder", MAIL_FROM=sender)
+    everybody = [bench.addresses[0], *bench.aliases]
+    waiting = bench.step_until(bench.open(), State.AWAITING_MAIL)
+    wait_until(lambda: all("discard" in decided(bench, one) for one in bench.aliases), "every alias's mail")
+    assert {what for one in bench.aliases for what in decided(bench, one)} <= {"discard", "tempfail"}
+    wait_until(lambda: decided(bench, bench.addresses[0]) == ["discard"], "the mailbox's own mail")
+    assert bench.outbox_count(waiting) == 3
+    assert repliers(bench) == []  # in their turn, and not before
+    with bench.moved_ahead(minutes=40):
+        known = waiting
+        for address in everybody:
+            assert known.at_hand == address
+            known = prove(bench, known)
+        assert repliers(bench) == everybody
+        assert bench.step_until(known, State.ACTIVE).state is State.ACTIVE
+    assert names_in(bench) == [set(everybody)]
+    assert [len(bench.happened("reply-received", address=one)) for one in everybody] == [1, 1, 1]
+
+
+def test_what_comes_before_its_address_s_turn_is_checked_as_strictly_as_what_comes_in_it(
+    make_orders: MakeOrderBench,
+) -> None:
+    bench = make_orders(aliases=1, policy=SAME)
     (alias,) = bench.aliases
-    ordered = bench.step_until(bench.open(), State.AWAITING_MAIL)
-    wait_until(lambda: bool(bench.site.mx.decisions.get(alias)), "the alias's mail")
-    first = bench.site.mx.decisions[alias][0]
-    assert (first.disposition, first.reason) == ("tempfail", "order-not-known-yet")
-    following = bench.step_until(bench.answer_mail(ordered), State.ORDERING)
-    assert (following.at_hand, following.challenge_url, following.token_part2) == (alias, None, None)
-    finalizing = prove(bench, following)
-    assert bench.step_until(finalizing, State.ACTIVE).state is State.ACTIVE
-    assert names_in(bench) == [{bench.addresses[0], alias}]
-    assert bench.site.mx.decisions[alias][-1].disposition == "discard"
+    bench.site.authority.set_knobs(MAIL_AT="neworder", MAIL_LOSS=100)
+    waiting = bench.step_until(bench.open(), State.AWAITING_MAIL)
+    (lost,) = bench.site.authority.history("mail-lost")[-1:]
+    assert lost["recipient"] == alias
+    bench.site.authority.send_mail(alias, "foreign")
+    bench.site.authority.send_mail(alias, "forged-unsigned", **{"from": waiting.proofs[1].sender})
+    wait_until(lambda: len(decided(bench, alias)) == 2, "a stranger's order and a forgery")
+    assert sorted(one.reason for one in bench.site.mx.decisions[alias]) == ["dkim-none", "unsolicited"]
+    assert decided(bench, alias) == ["accept", "accept"]
+    assert bench.outbox_count(waiting) == 0
+
+
+def test_a_kept_mail_survives_a_restart_and_its_copy_is_swallowed(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(aliases=1, policy=SAME)
+    (alias,) = bench.aliases
+    bench.site.authority.set_knobs(MAIL_AT="neworder")
+    waiting = bench.step_until(bench.open(), State.AWAITING_MAIL)
+    wait_until(lambda: "discard" in decided(bench, alias), "the alias's mail")
+    bench.restart()
+    raw = b64encode(bench.site.mx.raws[alias]).decode()
+    bench.site.authority.send_mail(alias, "raw", raw=raw)
+    wait_until(lambda: decided(bench, alias).count("discard") == 2, "the copy")
+    assert bench.site.mx.decisions[alias][-1].reason == "answered-already"
+    following = prove(bench, bench.get(waiting.id))
+    done = bench.step_until(prove(bench, following), State.ACTIVE)
+    bench.site.authority.send_mail(alias, "raw", raw=raw)
+    bench.site.authority.send_mail(bench.addresses[0], "raw", raw=b64encode(bench.site.mx.raws[done.address]).decode())
+    wait_until(lambda: len(decided(bench, done.address)) == 2 and decided(bench, alias).count("discard") == 3, "more")
+    assert decided(bench, done.address) == ["discard", "discard"]
+    assert bench.outbox_count(done) == 2
 
 
 def test_what_was_answered_already_is_swallowed_when_another_address_is_proven(make_orders: MakeOrderBench) -> None:
@@ -95,14 +155,16 @@ def test_what_was_answered_already_is_swallowed_when_another_address_is_proven(m
     bench.site.authority.send_mail(main, "raw", raw=b64encode(bench.site.mx.raws[main]).decode())
     wait_until(lambda: len(bench.site.mx.decisions[main]) == 2, "the copy")
     assert [one.disposition for one in bench.site.mx.decisions[main]] == ["discard", "discard"]
-    assert bench.outbox_count(following) == 1
+    assert repliers(bench) == [main]
 
 
 def test_a_failure_at_the_second_address_gives_everything_back(make_orders: MakeOrderBench) -> None:
     bench = make_orders(aliases=2, policy=SAME)
-    following = prove(bench, bench.open())
-    assert following.at_hand == bench.aliases[0]
+    ordering = bench.step_until(bench.open(), State.ORDERING)
+    ordering = bench.step(bench.step(ordering))  # the order is placed, and the mailbox's own authorization read
     bench.site.authority.set_knobs(MAIL_LOSS=100)
+    following = prove(bench, ordering)
+    assert following.at_hand == bench.aliases[0]
     awaiting = bench.step_until(following, State.AWAITING_MAIL)
     with bench.moved_ahead(minutes=31):
         failed = bench.step(awaiting)

@@ -15,6 +15,7 @@ its hands leaves a trial that ends by itself.
 """
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -30,6 +31,7 @@ from acme_milter.eventlog import Event, log_event
 from acme_milter.store import audit, authority_health
 from acme_milter.store.authority_health import Health
 from acme_milter.store.database import Database
+from acme_milter.worker.each_authority import EachAuthority
 from acme_milter.worker.step import Step
 
 FAILURES = 5
@@ -145,7 +147,7 @@ class Breaker:
 
 
 class Prober:
-    """Asks authorities that are broken whether they have healed, in a thread that no order waits for."""
+    """Asks authorities that are broken whether they have healed, each in its own turn: none waits for a silent one."""
 
     def __init__(
         self,
@@ -159,18 +161,38 @@ class Prober:
         self._database = database
         self._clock = clock
         self.changed = changed
+        self._turns = EachAuthority("probe")
+
+    def begin(self) -> None:
+        """One round: begin what is due, and return at once. Raises what the store raises."""
+        for name, authority in self._due():
+            self._turns.begin(name, functools.partial(self._probe, name, authority))
 
     def look(self) -> None:
-        """One round. Raises what the store raises."""
+        """One round in the caller's thread. Raises what the store raises."""
+        for name, authority in self._due():
+            self._probe(name, authority)
+
+    def settle(self) -> None:
+        """Return when the probes that are under way have ended."""
+        self._turns.settle()
+
+    def stop(self) -> None:
+        """Begin no more, and `settle`."""
+        self._turns.stop()
+
+    def _due(self) -> list[tuple[str, Authority]]:
         configured = self._config().authorities
         with self._database.read() as connection:
             known = authority_health.of_all(connection)
         if known.keys() - configured.keys():
             with self._database.write() as connection:
                 authority_health.forget_others(connection, configured)
-        for name, health in known.items():
-            if name in configured and probe_is_due(health, self._clock()):
-                self._probe(name, configured[name])
+        return [
+            (name, configured[name])
+            for name, health in known.items()
+            if name in configured and probe_is_due(health, self._clock())
+        ]
 
     def _probe(self, name: str, authority: Authority) -> None:
         with self._database.write() as connection:

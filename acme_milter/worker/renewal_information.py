@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Asks authorities when they want each certificate renewed (RFC 9773), at the pace that they ask for."""
 
+import functools
 import logging
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -26,6 +28,7 @@ from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.renewals import Renewal
 from acme_milter.worker.authorities import Authorities, AuthorityUnusable
+from acme_milter.worker.each_authority import EachAuthority
 
 EVERY = timedelta(seconds=1)
 SOONEST = timedelta(hours=6)
@@ -37,7 +40,9 @@ _LONGEST_PAUSE = timedelta(hours=6)
 
 
 class RenewalInformation:
-    """One question to each authority a round, the certificate that has waited longest."""
+    """One question to each authority a round, the certificate that has waited longest; each authority in its own turn,
+    so that none waits for a silent one.
+    """
 
     def __init__(
         self, *, config: Callable[[], Config], database: Database, clock: Clock, authorities: Authorities
@@ -50,26 +55,46 @@ class RenewalInformation:
         self._pauses: dict[str, timedelta] = {}
         self._advanced: Counter[tuple[str, str | None]] = Counter()
         self._told: float | None = None
+        self._counting = threading.Lock()
+        self._turns = EachAuthority("renewal-information")
 
-    def ask(self) -> None:
-        """One round. Raises what the store raises."""
-        for name, authority in self._config().authorities.items():
-            if authority.use_ari and self._clock.monotonic() >= self._rests_until.get(name, 0.0):
-                self._ask_one(name)
+    def begin(self) -> None:
+        """One round: begin what is due, and return at once. Raises what the store raises."""
+        for name, renewal, stored in self._due():
+            self._turns.begin(name, functools.partial(self._ask_one, name, renewal, stored))
         self._tell()
 
-    def _ask_one(self, name: str) -> None:
-        with self._database.read() as connection:
-            found = renewals.to_ask(connection, name, self._clock.now(), 1)
-            stored = certificates.get(connection, found[0].certificate_id) if found else None
-        if stored is None or not self._authorities.is_known(name):
-            return
+    def ask(self) -> None:
+        """One round in the caller's thread. Raises what the store raises."""
+        for name, renewal, stored in self._due():
+            self._ask_one(name, renewal, stored)
+        self._tell()
+
+    def settle(self) -> None:
+        """Return when the questions that are under way have ended."""
+        self._turns.settle()
+
+    def stop(self) -> None:
+        """Begin no more, and `settle`."""
+        self._turns.stop()
+
+    def _due(self) -> Iterator[tuple[str, Renewal, StoredCertificate]]:
+        for name, authority in self._config().authorities.items():
+            if not authority.use_ari or self._clock.monotonic() < self._rests_until.get(name, 0.0):
+                continue
+            with self._database.read() as connection:
+                found = renewals.to_ask(connection, name, self._clock.now(), 1)
+                stored = certificates.get(connection, found[0].certificate_id) if found else None
+            if stored is not None and self._authorities.is_known(name):
+                yield name, found[0], stored
+
+    def _ask_one(self, name: str, renewal: Renewal, stored: StoredCertificate) -> None:
         try:
             network = self._authorities.network(name)
             if network.directory().renewal_info is None:
                 self._rest(name, timedelta(days=1))
                 return
-            self._ask_about(network, found[0], stored)
+            self._ask_about(network, renewal, stored)
         except (AcmeError, AuthorityUnusable, KeydUnavailable, KeydRefused) as error:
             asked = error.retry_after if isinstance(error, AcmeError) else None
             pause = min(2 * self._pauses.get(name, _FIRST_PAUSE / 2), _LONGEST_PAUSE)
@@ -132,7 +157,8 @@ class RenewalInformation:
             else:
                 renewals.move(connection, stored.id, current.due_at, **changes)
         if advanced:
-            self._advanced[stored.authority, info.explanation_url] += 1
+            with self._counting:
+                self._advanced[stored.authority, info.explanation_url] += 1
 
     def _was_called_for(self, stored: StoredCertificate) -> bool:
         """Whether the authority calls for the successor of what it has just called for: heard once a day."""
@@ -143,12 +169,14 @@ class RenewalInformation:
     def _tell(self) -> None:
         """An authority that calls for everything at once is one line now and then, not one for each certificate."""
         passed = self._clock.monotonic()
-        if not self._advanced or (self._told is not None and passed - self._told < TOLD_EVERY.total_seconds()):
+        if self._told is not None and passed - self._told < TOLD_EVERY.total_seconds():
             return
-        self._told = passed
-        for (authority, url), count in self._advanced.items():
+        with self._counting:
+            advanced, self._advanced = self._advanced, Counter()
+        if advanced:
+            self._told = passed
+        for (authority, url), count in advanced.items():
             log_event(Event.RENEWAL_ADVANCED, level=logging.WARNING, authority=authority, count=count, explanation=url)
-        self._advanced.clear()
 
 
 def renewal_id(stored: StoredCertificate) -> str:

@@ -41,6 +41,7 @@ class Renewing:
         self.pacer = Pacer(config, objection=self._watch.objection, pace=self._forecast.pace)
         self.choosing = Choosing(config, authorities.clock_skew)
         self.prober = Prober(config=config, database=database, clock=clock.now)
+        self._asking = RenewalInformation(config=config, database=database, clock=clock, authorities=authorities)
 
     def chores(self, work_is_due: Callable[[], None]) -> list[Chore]:
         """In the order in which they need each other."""
@@ -59,14 +60,21 @@ class Renewing:
         ]
 
     def asking(self) -> list[Chore]:
-        """What waits for authorities, one after the other: nothing else is to stand behind it."""
-        asking = RenewalInformation(
-            config=self._config, database=self._database, clock=self._clock, authorities=self._authorities
-        )
+        """What waits for authorities, each in its own turn: nothing stands behind it."""
         return [
-            Chore("probe", breaker.EVERY, self.prober.look),
-            Chore("renewal-information", renewal_information.EVERY, asking.ask),
+            Chore("probe", breaker.EVERY, self.prober.begin),
+            Chore("renewal-information", renewal_information.EVERY, self._asking.begin),
         ]
+
+    def settle(self) -> None:
+        """Return when what was asked of authorities is answered, or is not."""
+        self.prober.settle()
+        self._asking.settle()
+
+    def stop(self) -> None:
+        """Ask nothing more, and `settle`."""
+        self.prober.stop()
+        self._asking.stop()
 
     def answers(self, work_is_due: Callable[[], None]) -> dict[str, Answer]:
         """The control socket's calls, by name."""

@@ -76,6 +76,7 @@ class Worker:
         permissions = CaaLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())
         self._caa = CaaCheck(permissions, self._clock)
         self._reloader: Reloader | None = None
+        self._renewing: Renewing | None = None
         self._ordering: Ordering | None = None
         self._chores: Chores | None = None
         self._asking: Chores | None = None
@@ -93,7 +94,7 @@ class Worker:
         with self._database.write() as connection:
             identity.bind(connection, sealing_key_id(data_key))
         self._people.load()
-        renewing = Renewing(
+        self._renewing = renewing = Renewing(
             config=self.config, database=self._database, authorities=self._authorities, clock=self._clock
         )
         vault = Vault(data_key)
@@ -165,6 +166,8 @@ class Worker:
             server.stop()
         for chores in self._all_chores():
             chores.stop()
+        if self._renewing is not None:
+            self._renewing.stop()
         if self._ordering is not None:
             self._ordering.scheduler.stop()
         self._people.stop()
@@ -179,6 +182,8 @@ class Worker:
         """Do the chores that are due, and look for orders at once: for whoever moves the clock, as a rehearsal does."""
         for chores in self._all_chores():
             chores.do_what_is_due()
+        if self._renewing is not None:
+            self._renewing.settle()
         if self._ordering is not None:
             self._ordering.scheduler.wake()
 

@@ -41,7 +41,8 @@ _DOMAINS = (
 def status(context: click.Context, addresses: Sequence[str], every: bool, as_json: bool) -> None:
     """Show whether the roles run, who has a certificate, what is under way, and what needs a person.
 
-    With ADDRESSES, with --all, and where there are at most 50 mailboxes, each mailbox's latest order is listed. When
+    With ADDRESSES, and where at most 50 mailboxes are managed, each one's latest order is listed; with --all everybody's
+    who ever had one. When
     the configuration file has faults, these are told first, and a worker that still runs by an earlier one answers;
     the exit status is 78 then.
     """

@@ -33,7 +33,9 @@ def status(
     addresses: Sequence[str] = (),
     every: bool = False,
 ) -> Row:
-    """``mailboxes`` and ``never_enrolled`` are there for ``addresses``, with ``every``, and where there are few."""
+    """``mailboxes`` and ``never_enrolled`` are there for ``addresses``, for everybody who ever had an order with
+    ``every``, and for who is managed where those are few.
+    """
     domains = by_domain(config, standings(connection, config, now))
     total = total_of(domains)
     document: Row = {
@@ -57,9 +59,13 @@ def status(
         "bulk_runs": [_run(run) for run in tallies.unended_runs(connection)],
     }
     document["needs_you"] = list(_needs(connection, document, now))
-    if addresses or every or total["managed"] <= LISTED:
-        wanted = [look_up(connection, config, address).address for address in addresses] or None
+    if addresses:
+        wanted = [look_up(connection, config, address).address for address in addresses]
         document |= _mailboxes(connection, config, wanted)
+    elif every:
+        document |= _mailboxes(connection, config, None)
+    elif total["managed"] <= LISTED:  # not those who were here before: there may be thousands of them
+        document |= _mailboxes(connection, config, [member.address for member in config.members.values()])
     return document
 
 

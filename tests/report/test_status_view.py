@@ -67,6 +67,13 @@ def test_many_mailboxes_are_listed_only_when_asked_for(story: Story, tmp_path: P
     assert view(story, tmp_path, addresses=[ALICE])["never_enrolled"] == [ALICE]
 
 
+def test_who_was_here_before_is_listed_only_with_everybody(story: Story, tmp_path: Path) -> None:
+    story.ordered(ALICE, State.ACTIVE)
+    story.ordered("formerly@left.example", State.ACTIVE)
+    assert [row["address"] for row in view(story, tmp_path)["mailboxes"]] == [ALICE]
+    assert len(view(story, tmp_path, every=True)["mailboxes"]) == 2
+
+
 def test_nothing_of_it_walks_through_the_history(story: Story, tmp_path: Path) -> None:
     asked: list[tuple[str, Any]] = []
     with story.database.read() as connection:

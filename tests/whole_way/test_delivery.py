@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from acme_milter.delivery.hook_directory import PREFIX
 from acme_milter.eventlog import Event
 from acme_milter.ipc.client import FrameClient
 from acme_milter.ipc.server import PEER_UID
@@ -128,3 +129,4 @@ def test_a_delivery_that_a_crash_cut_off_is_done_again(lab: Lab, place: Path) ->
     row = await_state(lab, address, "hook", DeliveryState.DONE)
     assert row.attempts == 0
     assert len(set(calls.read_text().split())) == 1
+    wait_until(lambda: not list((lab.directory / "tmp").glob(f"{PREFIX}*")), "both workers' files to be gone")

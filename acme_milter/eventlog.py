@@ -81,6 +81,7 @@ class Event(StrEnum):
     DELIVERY_DONE = "delivery-done"
     DELIVERY_ENDED = "delivery-ended"
     DELIVERY_FAILED = "delivery-failed"
+    DELIVERY_WITHDRAWN = "delivery-withdrawn"
     DKIM_CHILD_KILLED = "dkim-child-killed"
     ENROLLMENT_CANCELLED = "enrollment-cancelled"
     ENROLLMENT_FAILED = "enrollment-failed"
@@ -125,6 +126,8 @@ class Event(StrEnum):
     SOURCE_FAILED = "source-failed"
     STORE_MIGRATED = "store-migrated"
     STORE_UNAVAILABLE = "store-unavailable"
+    WITHDRAWAL_ASKED = "withdrawal-asked"
+    WITHDRAWAL_FAILED = "withdrawal-failed"
     WORKER_UNREACHABLE = "worker-unreachable"
 
 

@@ -124,6 +124,12 @@ def of_certificate(connection: sa.Connection, certificate_id: str) -> list[Deliv
     return sorted(map(from_row, rows), key=lambda one: one.target)
 
 
+def get_of(connection: sa.Connection, certificate_id: str, target: str) -> Delivery:
+    """The certificate's at this target. Raises sqlalchemy.exc.NoResultFound."""
+    place = sa.and_(table.c.certificate_id == certificate_id, table.c.target == target)
+    return from_row(connection.execute(sa.select(*COLUMNS).where(place)).one())
+
+
 def of_mailbox(connection: sa.Connection, address: str) -> list[Delivery]:
     """All of the mailbox's, whosever the certificate was, the oldest first."""
     query = sa.select(*COLUMNS).where(table.c.address == address).order_by(table.c.asked_at, table.c.target)

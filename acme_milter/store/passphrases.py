@@ -7,6 +7,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from acme_milter.enrollment.model import State
+from acme_milter.store.schema import certificate, delivery, enrollment
 from acme_milter.store.schema import passphrase as table
 
 
@@ -23,13 +25,32 @@ class StoredPassphrase:
 
 def replace(connection: sa.Connection, delivery_id: str, sealed: Mapping[str, bytes], now: datetime) -> None:
     """What the delivery has made now, by format; what it had made before opens nothing any more."""
-    connection.execute(table.delete().where(table.c.delivery_id == delivery_id))
+    forget(connection, delivery_id)
     rows = [
         {"delivery_id": delivery_id, "format": form, "sealed": one, "made_at": now, "shown_at": None}
         for form, one in sealed.items()
     ]
     if rows:
         connection.execute(table.insert(), rows)
+
+
+def forget(connection: sa.Connection, delivery_id: str) -> None:
+    """What the delivery has made is there no more."""
+    connection.execute(table.delete().where(table.c.delivery_id == delivery_id))
+
+
+def forget_unused(connection: sa.Connection, before: datetime, limit: int = 1000) -> None:
+    """Of certificates that went out of use ``before`` that, some at a time."""
+    found = connection.execute(
+        sa.select(table.c.delivery_id)
+        .distinct()
+        .join(delivery, delivery.c.id == table.c.delivery_id)
+        .join(certificate, certificate.c.id == delivery.c.certificate_id)
+        .join(enrollment, enrollment.c.id == certificate.c.enrollment_id)
+        .where(enrollment.c.state != State.ACTIVE.value, enrollment.c.state_since < before)
+        .limit(limit)
+    ).scalars()
+    connection.execute(table.delete().where(table.c.delivery_id.in_(list(found))))
 
 
 def of_delivery(connection: sa.Connection, delivery_id: str) -> list[StoredPassphrase]:

@@ -54,7 +54,7 @@ class BulkFeeder:
         self._places = places
         self._work_is_due = work_is_due
         self._choosing = choosing or Choosing(config)
-        self._settler = BulkSettler(database, clock)
+        self._settler = BulkSettler(config, database, clock)
 
     def feed(self) -> None:
         """Settle what has ended, open what there is room for, end runs that have nothing left to do."""

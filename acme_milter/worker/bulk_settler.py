@@ -7,14 +7,16 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.certificate.usage import KeyUsageKind
+from acme_milter.config.schema import Config
 from acme_milter.enrollment.kinds import in_use, supersedes
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import Superseded, advance
-from acme_milter.store import bulk_items, bulk_runs, certificates, enrollments, revocations
+from acme_milter.store import bulk_items, bulk_runs, certificates, enrollments
 from acme_milter.store.bulk_items import BulkItem, Ended, Outcome
 from acme_milter.store.bulk_runs import BulkRun
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
+from acme_milter.worker.withdrawing import revoke
 
 AT_ONCE = 100
 """Items in one transaction: a challenge mail's commit must not wait longer than a fraction of a second."""
@@ -23,7 +25,8 @@ AT_ONCE = 100
 class BulkSettler:
     """Holds no state of its own."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(self, config: Callable[[], Config], database: Database, clock: Callable[[], datetime]) -> None:
+        self._config = config
         self._database = database
         self._clock = clock
 
@@ -82,7 +85,7 @@ class BulkSettler:
         if enrollment is not None and enrollment.state is State.ACTIVE:
             enrollments.save(connection, advance(enrollment, Superseded(), now))
         if run.revoke_reason is not None:
-            revocations.ask(connection, old, run.revoke_reason, now, f"bulk run {run.id}")
+            revoke(connection, self._config(), old, run.revoke_reason, now, f"bulk run {run.id}")
 
     def revoke_superseded(self, connection: sa.Connection, run: BulkRun, item: BulkItem) -> None:
         """A renewal may have come first: the old certificate is to be revoked all the same."""
@@ -90,7 +93,7 @@ class BulkSettler:
             enrollment = enrollments.get(connection, old.enrollment_id)
             superseded = enrollment is not None and enrollment.state is State.SUPERSEDED
             if superseded and run.revoke_reason is not None:
-                revocations.ask(connection, old, run.revoke_reason, self._clock(), f"bulk run {run.id}")
+                revoke(connection, self._config(), old, run.revoke_reason, self._clock(), f"bulk run {run.id}")
 
 
 def _replaced(connection: sa.Connection, item: BulkItem) -> list[StoredCertificate]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Delivering: has what is due brought to its target, one job after the other, until each is there or over."""
+"""Delivering: has what is due brought to its target, or taken back from it, one job after the other."""
 
 import itertools
 import threading
@@ -131,7 +131,7 @@ class Delivering:
             if one is None:
                 return None
             certificate = certificates.get(connection, one.certificate_id)
-            if one.attempts == 0:
+            if one.attempts == 0 and one.withdraw_why is None:
                 note_delivery(connection, Event.DELIVERY_BEGUN, one, certificate, now)
         return Job(one, owner, certificate)
 
@@ -161,7 +161,7 @@ class Delivering:
                     connection, job.one.id, owner=job.owner, until=self._clock() + LEASE, last_error=words
                 )
             if job.told_at is None:
-                log_job(Event.DELIVERY_FAILED, job, error=words, next=None)
+                log_job(job.failure, job, error=words, next=None)
             job.told_at = passed
 
 

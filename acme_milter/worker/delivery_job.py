@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A delivery that a worker was given, and how it is told of."""
+"""A delivery that a worker was given to bring or to take back, and how it is told of."""
 
 import logging
 import time
@@ -34,6 +34,16 @@ class Job:
         """Whether somebody else whose lease had ended may still be at it."""
         return self.one.lease_owner is not None
 
+    @property
+    def takes_back(self) -> bool:
+        """Whether it is to be there no more."""
+        return self.one.withdraw_why is not None
+
+    @property
+    def failure(self) -> Event:
+        """How it is told that it did not work."""
+        return Event.WITHDRAWAL_FAILED if self.takes_back else Event.DELIVERY_FAILED
+
     def allow(self, timeout: timedelta) -> None:
         """From now on the target has so long."""
         self.timeout, self.began = timeout, time.monotonic()
@@ -43,9 +53,12 @@ class Job:
         return bool(self.timeout) and time.monotonic() > self.began + self.timeout.total_seconds() + grace
 
 
+_FAILURES = frozenset({Event.DELIVERY_FAILED, Event.WITHDRAWAL_FAILED})
+
+
 def log_job(event: Event, job: Job, **facts: Any) -> None:
     """Tell of it in the log."""
-    level = logging.WARNING if event is Event.DELIVERY_FAILED else logging.INFO
+    level = logging.WARNING if event in _FAILURES else logging.INFO
     serial = job.certificate.serial
     log_event(event, level=level, rcpt=job.one.address, target=job.one.target, serial=serial, **facts)
 

@@ -8,9 +8,11 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Config
 from acme_milter.delivery.wanted import targets_for
 from acme_milter.enrollment.model import State
-from acme_milter.store import deliveries, enrollments, mailboxes, revocations
+from acme_milter.store import deliveries, enrollments, mailboxes
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.deliveries import Delivery
+from acme_milter.store.withdrawals import LEFT, REASSIGNED
+from acme_milter.worker.withdrawing import why_unused
 
 _OUT_OF_USE = {
     State.SUPERSEDED: "a newer certificate took its place before its turn came",
@@ -43,14 +45,17 @@ def why_over(
     gone = _why_not_theirs(connection, config, certificate)
     if gone is not None:
         return gone
+    unused = why_unused(connection, config, certificate)
+    if unused in {LEFT, REASSIGNED}:
+        return unused
     enrollment = enrollments.get(connection, certificate.enrollment_id)
     state = State.ACTIVE if enrollment is None else enrollment.state
     if state in _OUT_OF_USE:
         return _OUT_OF_USE[state]
     if certificate.not_after <= now:
         return _OUT_OF_USE[State.EXPIRED]
-    if revocations.get(connection, certificate.id) is not None:
-        return "its revocation was asked for before its turn came"
+    if unused is not None:
+        return f"{unused} before its turn came"
     targets = targets_for(config, certificate.address, certificate.principal, certificate.authority)
     if one.target not in targets:
         return f"the mailbox's policy has no target {one.target} any more"
@@ -64,9 +69,9 @@ def _why_not_theirs(connection: sa.Connection, config: Config, certificate: Stor
     domain = certificate.address.rpartition("@")[2]
     if member is not None:
         theirs = member.principal == certificate.principal
-        return None if theirs else "the mailbox is another person's now"
+        return None if theirs else REASSIGNED
     if domain not in config.policies:
         return f"the domain {domain} is not configured any more"
     known = mailboxes.find(connection, certificate.address)
     has_left = known is not None and known.left_at is not None
-    return "the mailbox has left" if has_left else "the mailbox is not managed any more"
+    return LEFT if has_left else "the mailbox is not managed any more"

@@ -1,26 +1,31 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a worker does that was given a delivery: looks whether it is still wanted, and has the target take it."""
+"""What a worker does that was given a job: looks whether it is wanted, and has the target take it or give it back."""
 
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from acme_milter.config.delivery import TargetCommon
 from acme_milter.config.schema import Config
-from acme_milter.delivery.target import DeliveryFailed, Parcel, Target
+from acme_milter.delivery.target import DeliveryFailed, Gone, Parcel, Target
 from acme_milter.delivery.targets import make_target
 from acme_milter.delivery.wanted import targets_for
+from acme_milter.delivery.whereabouts import sections_for, takes_back
 from acme_milter.eventlog import Event, log_exception
 from acme_milter.keys.client import KeydClient
-from acme_milter.store import deliveries, delivery_leases, mailbox_keys
+from acme_milter.store import deliveries, delivery_leases, mailbox_keys, withdrawals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
+from acme_milter.store.deliveries import Delivery
 from acme_milter.worker.delivery_job import LEASE, Job
 from acme_milter.worker.delivery_keys import KeydFiles
 from acme_milter.worker.delivery_plan import why_over
 from acme_milter.worker.delivery_results import DeliveryResults
+from acme_milter.worker.withdrawing import why_unused
 
 MakeTarget = Callable[[TargetCommon], Target]
+Done = TypeVar("Done")
 
 
 class DeliveryWork:
@@ -47,30 +52,81 @@ class DeliveryWork:
 
     def do(self, job: Job) -> None:
         """The whole job, to its end."""
+        if job.takes_back:
+            self._take_back(job)
+        else:
+            self._bring(job)
+
+    def _bring(self, job: Job) -> None:
         config, now, certificate = self._config(), self._clock(), job.certificate
         with self._database.read() as connection:
             over = why_over(connection, config, job.one, certificate, now)
+            unused = None if over is None else why_unused(connection, config, certificate)
         if over is not None:
-            self._results.ended(job, over)
+            self._over(job, over, unused)
             return
         found = targets_for(config, certificate.address, certificate.principal, certificate.authority)
         section = found[job.one.target]
         parcel = self._parcel(job, config)
+        delivered = self._have(job, section, lambda target: target.deliver(parcel))
+        if delivered is not None:
+            self._results.done(job, delivered)
+
+    def _over(self, job: Job, why: str, unused: str | None) -> None:
+        """What may be there already is taken back, where the target does so by itself."""
+        one = job.one
+        gives_back = takes_back(self._config(), one.address, one.target, one.kind)
+        if unused is not None and one.begun_at is not None and gives_back:
+            self._results.turned_back(job, unused)
+        else:
+            self._results.ended(job, why)
+
+    def _take_back(self, job: Job) -> None:
+        """By the section that the configuration has for it now: of whoever has left there may be none any more."""
+        one, certificate, config = job.one, job.certificate, self._config()
+        sections = sections_for(config, one.address, one.target, one.kind)
+        if len(sections) != 1:
+            self._results.failed(job, _nowhere(one, len(sections)))
+            return
+        member = config.member(one.address)
+        with self._database.read() as connection:
+            replaced = withdrawals.is_replaced(connection, one.id)
+            principal = None if member is None else member.principal
+            staying = withdrawals.staying(connection, one.address, principal, one.target) if principal else []
+        gone = Gone(
+            certificate_id=certificate.id,
+            address=certificate.address,
+            serial=certificate.serial,
+            usage=certificate.usage,
+            chain_pem=certificate.chain_pem,
+            beside=tuple(other.chain_pem for other in staying if other.id != certificate.id),
+            replaced=replaced,
+            why=one.withdraw_why or "",
+            still_ours=lambda: self._renew(job),
+        )
+        said = self._have(job, sections[0], lambda target: target.withdraw(gone))
+        if said is not None:
+            beneath = [other for other in staying if other.usage is certificate.usage and not replaced]
+            self._results.withdrawn(job, said, beneath)
+
+    def _have(self, job: Job, section: TargetCommon, do: Callable[[Target], Done]) -> Done | None:
+        """Have the target do it; None when it did not, which is written down then."""
         self._allow(job, section.timeout)
         try:
-            delivered = self._target(section).deliver(parcel)
+            return do(self._target(section))
         except DeliveryFailed as failure:
             self._results.failed(job, failure)
         except Exception as error:  # noqa: BLE001 the edge of a target: a mistake of ours holds up one job, visibly
             self._results.failed(job, _mistake(job, error))
-        else:
-            self._results.done(job, delivered)
+        return None
 
     def _parcel(self, job: Job, config: Config) -> Parcel:
         certificate, member = job.certificate, config.member(job.certificate.address)
         with self._database.read() as connection:
             key = mailbox_keys.get(connection, certificate.key_id)
             in_use = deliveries.in_use(connection, certificate.address, certificate.principal)
+            going = withdrawals.going(connection, [one.id for one in in_use], job.one.target)
+        beside = [one for one in in_use if one.usage is not certificate.usage and one.id not in going]
         return Parcel(
             certificate_id=certificate.id,
             address=certificate.address,
@@ -81,7 +137,7 @@ class DeliveryWork:
             usage=certificate.usage,
             chain_pem=certificate.chain_pem,
             key=KeydFiles(keyd=self._keyd, key=key, certificate=certificate, custody=_custody(config, certificate)),
-            beside=tuple(other.chain_pem for other in in_use if other.usage is not certificate.usage),
+            beside=tuple(other.chain_pem for other in beside),
             still_ours=lambda: self._renew(job),
         )
 
@@ -109,6 +165,17 @@ class DeliveryWork:
 def _custody(config: Config, certificate: StoredCertificate) -> str | None:
     policy = config.policy_for(certificate.address)
     return None if policy is None else policy.custody
+
+
+def _nowhere(one: Delivery, number: int) -> DeliveryFailed:
+    place = f"it was put there: {one.outcome}" if one.outcome else "where it was put is not known"
+    found = "several different targets" if number else "no target"
+    return DeliveryFailed(
+        f"the configuration has {found} {one.target} (to: {one.kind}) for the mailbox by now, so nobody knows how to"
+        f" take it back; {place}. Remove it by hand, then:"
+        f" acme-milter deliver withdraw {one.address} --target {one.target} --by-hand",
+        permanent=True,
+    )
 
 
 def _mistake(job: Job, error: Exception) -> DeliveryFailed:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from acme_milter.store import challenge_mails, departures
+from acme_milter.store import challenge_mails, departures, passphrases
 from acme_milter.store.database import Database
 
 EVERY = timedelta(hours=1)
@@ -15,6 +15,9 @@ KEEP_MAILS = timedelta(days=30)
 
 KEEP_DOUBTS = timedelta(days=2)
 """Longer than any sender retries (RFC 5321 §4.5.4.1 suggests four to five days, but a challenge lives for one)."""
+
+KEEP_PASSPHRASES = timedelta(days=30)
+"""After the certificate went out of use: what opens its files is shown to nobody any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,3 +34,4 @@ class Janitor:
             challenge_mails.forget_doubts(connection, now - KEEP_DOUBTS)
             challenge_mails.forget_mails(connection, now - KEEP_MAILS)
             departures.forget_ended(connection)
+            passphrases.forget_unused(connection, now - KEEP_PASSPHRASES)

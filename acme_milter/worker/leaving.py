@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What follows when a mailbox has left or is another person's: orders end, certificates go out of use, by policy they
-are revoked. Keys stay with the person whose they are.
+"""What follows when a mailbox has left or is another person's: orders end, certificates go out of use, what was
+delivered of them is taken back, by policy they are revoked. Keys stay with the person whose they are.
 """
 
 import contextlib
@@ -20,10 +20,12 @@ from acme_milter.eventlog import Event, log_event
 from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.mailboxes.record import leavers_policy
-from acme_milter.store import audit, certificates, enrollments, mailboxes, revocations
+from acme_milter.store import audit, certificates, enrollments, mailboxes
 from acme_milter.store.database import Database
 from acme_milter.store.mailboxes import Astray, StoredMailbox
+from acme_milter.store.withdrawals import LEFT, REASSIGNED
 from acme_milter.worker.authorities import Authorities, AuthorityUnusable
+from acme_milter.worker.withdrawing import revoke, withdraw_all_of
 
 EVERY = timedelta(minutes=10)
 """A certificate that was under way when its mailbox left is found and put out of use after so long at most."""
@@ -36,14 +38,16 @@ def reason_of(word: str) -> RevocationReason:
     return RevocationReason[word.upper().replace("-", "_")]
 
 
-def revoke_by_policy(connection: sa.Connection, config: Config, row: StoredMailbox, now: datetime) -> None:
-    """Where the leavers' policy of the mailbox says so, ask for the revocation of every certificate of ``row``'s person
-    that still lasts, those that are out of use included: they prove as much.
+def part_with(connection: sa.Connection, config: Config, row: StoredMailbox, why: str, now: datetime) -> None:
+    """What ``row``'s person has had delivered for the mailbox is taken back. Where the leavers' policy of the mailbox
+    says so, the revocation of every certificate that still lasts is asked for, those that are out of use included: they
+    prove as much.
     """
+    withdraw_all_of(connection, config, row.address, row.principal, why, now)
     policy = leavers_policy(config, row)
     if policy.revoke:
         for certificate in certificates.valid_of(connection, row.address, row.principal, now):
-            revocations.ask(connection, certificate, reason_of(policy.reason), now, by="leavers")
+            revoke(connection, config, certificate, reason_of(policy.reason), now, by="leavers")
 
 
 class Leaving:
@@ -107,7 +111,7 @@ class Leaving:
         if enrollment is None or not (enrollment.is_open or enrollment.state is State.ACTIVE):
             return None
         now = self._clock()
-        why = "the mailbox has left" if one.has_left else "the mailbox is another person's now"
+        why = LEFT if one.has_left else REASSIGNED
         event = Cancelled(last_error=why) if enrollment.is_open else Retired()
         after = advance(enrollment, event, now)
         enrollments.save(connection, after)
@@ -122,7 +126,7 @@ class Leaving:
         row = mailboxes.find(connection, one.folded)
         if after.state is State.SUPERSEDED and row is not None:
             theirs = dataclasses.replace(row, address=after.address, principal=after.principal)
-            revoke_by_policy(connection, self._config(), theirs, now)
+            part_with(connection, self._config(), theirs, why, now)
         return after
 
     def _give_back(self, enrollment: Enrollment, authorization_url: str) -> None:

@@ -2,7 +2,7 @@
 """Writing what has changed in a source into the store, in transactions that a challenge mail's commit can wait for."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -13,17 +13,20 @@ from acme_milter.mailboxes.sync import Difference
 from acme_milter.store import audit, mailboxes
 from acme_milter.store.database import Database
 from acme_milter.store.mailboxes import AT_ONCE, StoredMailbox
-from acme_milter.worker.leaving import revoke_by_policy
+from acme_milter.store.withdrawals import LEFT, REASSIGNED
+from acme_milter.worker.leaving import part_with
 
 RESPELLED_AT_ONCE = 10
 """Fewer than of others in one transaction: each is looked for in five tables."""
+
+_WHY_PARTED: Mapping[str | None, str] = {Event.MAILBOX_LEFT: LEFT, Event.MAILBOX_REASSIGNED: REASSIGNED}
 
 
 def write_difference(database: Database, config: Config, applied: Difference, now: datetime) -> None:
     """Store it. A crash in between leaves the rest for the next look, which comes to the same difference.
 
-    Whose time is over by it has everything revoked in the same transaction, where ``config`` says so: what is out of
-    use already is nobody's to find later.
+    Whose time is over by it has everything taken back and revoked in the same transaction, where ``config`` says so:
+    what is out of use already is nobody's to find later.
     """
     before = {after.folded: row for row, after in applied.moved}
     for part in _parts(applied.joined):
@@ -33,9 +36,9 @@ def write_difference(database: Database, config: Config, applied: Difference, no
         for part in _parts(rows):
             with database.write() as connection:
                 mailboxes.save(connection, part)
-                if word in {Event.MAILBOX_LEFT, Event.MAILBOX_REASSIGNED}:
-                    for row in part:
-                        revoke_by_policy(connection, config, before.get(row.folded, row), now)
+                why = _WHY_PARTED.get(word)
+                for row in part if why is not None else ():
+                    part_with(connection, config, before.get(row.folded, row), why or "", now)
                 for row in part if word is not None else ():
                     audit.record(connection, word or "", at=now, address=row.address, details={"source": row.source})
     for start in range(0, len(applied.respelled), RESPELLED_AT_ONCE):

@@ -30,11 +30,12 @@ class People:
         ask_for: Callable[[str], None],
     ) -> None:
         """``ask_for``: has a chore of the worker's done soon, by its name."""
+        self._standing = standing
         self._database = database
         self._clock = clock
         self._ask_for = ask_for
         self._leaving = Leaving(config=standing.current, database=database, authorities=authorities, clock=clock.now)
-        self._revoker = Revoker(database=database, authorities=authorities, clock=clock.now)
+        self._revoker = Revoker(config=standing.current, database=database, authorities=authorities, clock=clock.now)
         self.keeping = MailboxKeeping(
             standing=standing,
             database=database,
@@ -65,10 +66,18 @@ class People:
             keeping=self.keeping, database=self._database, clock=self._clock.now, ask_for=self._ask_for
         )
         revoke = RevocationCall(
-            database=self._database, clock=self._clock.now, work_is_due=lambda: self._ask_for("revocations")
+            config=self._standing.current,
+            database=self._database,
+            clock=self._clock.now,
+            work_is_due=self._revocation_asked,
         )
         return {"sync": calls.sync, "release-hold": calls.release_hold, "revoke": revoke.answer}
 
     def _let_go(self) -> None:
         if self._leaving.end_what_is_over():
             self._ask_for("revocations")
+        self._ask_for("deliveries")
+
+    def _revocation_asked(self) -> None:
+        self._ask_for("revocations")
+        self._ask_for("deliveries")

@@ -8,10 +8,12 @@ from typing import cast
 import sqlalchemy as sa
 
 from acme_milter.acme.revocation import RevocationReason
-from acme_milter.store import certificates, mailboxes, revocations
+from acme_milter.config.schema import Config
+from acme_milter.store import certificates, mailboxes
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.worker.leaving import reason_of
+from acme_milter.worker.withdrawing import revoke
 
 AT_ONCE = 100
 REASONS = tuple(reason.name.lower().replace("_", "-") for reason in RevocationReason)
@@ -20,7 +22,15 @@ REASONS = tuple(reason.name.lower().replace("_", "-") for reason in RevocationRe
 class RevocationCall:
     """Answers the control socket's call ``revoke``."""
 
-    def __init__(self, *, database: Database, clock: Callable[[], datetime], work_is_due: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        config: Callable[[], Config],
+        database: Database,
+        clock: Callable[[], datetime],
+        work_is_due: Callable[[], None],
+    ) -> None:
+        self._config = config
         self._database = database
         self._clock = clock
         self._work_is_due = work_is_due
@@ -48,14 +58,14 @@ class RevocationCall:
     def _ask(
         self, connection: sa.Connection, wanted: str, reason: RevocationReason, *, by_serial: bool
     ) -> list[dict[str, object]]:
-        now = self._clock()
+        config, now = self._config(), self._clock()
         found = _with_serial(connection, wanted) if by_serial else _of_address(connection, wanted, now)
         if not found:
             return [{"wanted": wanted, "outcome": "unknown", "address": None, "serial": None}]
         return [
             {
                 "wanted": wanted,
-                "outcome": _outcome(connection, certificate, reason, now),
+                "outcome": _outcome(connection, config, certificate, reason, now),
                 "address": certificate.address,
                 "serial": certificate.serial,
             }
@@ -73,7 +83,9 @@ def _of_address(connection: sa.Connection, address: str, now: datetime) -> list[
     return certificates.valid_of(connection, *holder, now)
 
 
-def _outcome(connection: sa.Connection, certificate: StoredCertificate, reason: int, now: datetime) -> str:
+def _outcome(
+    connection: sa.Connection, config: Config, certificate: StoredCertificate, reason: int, now: datetime
+) -> str:
     if certificate.not_after <= now:
         return "expired"
-    return "asked" if revocations.ask(connection, certificate, reason, now, by="operator") else "already-revoked"
+    return "asked" if revoke(connection, config, certificate, reason, now, by="operator") else "already-revoked"

@@ -2,9 +2,9 @@
 """The revoker: has certificates revoked that somebody or a policy wants revoked, until the authority has done it."""
 
 import contextlib
+import functools
 import logging
 import random
-import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_milter.acme.problem import AcmeError, ErrorType, RateLimited, ServerRefused
 from acme_milter.acme.revocation import RevocationReason
+from acme_milter.config.schema import Config
 from acme_milter.enrollment.backoff import step_delay
 from acme_milter.enrollment.state_machine import TRANSITIONS, Revoked, advance
-from acme_milter.eventlog import Event, log_event, log_exception
+from acme_milter.eventlog import Event, log_event
 from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store import audit, certificates, enrollments, revocations
@@ -23,6 +24,8 @@ from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.revocations import Revocation
 from acme_milter.worker.authorities import Authorities, AuthorityUnusable
+from acme_milter.worker.each_authority import EachAuthority
+from acme_milter.worker.withdrawing import REVOKED, plan_withdrawals
 
 EVERY = timedelta(seconds=5)
 DAILY = timedelta(days=1)
@@ -34,53 +37,41 @@ AT_ONCE = 50
 class Revoker:
     """One thread for each authority that has something to do, so that one that hangs holds up no other (N7)."""
 
-    def __init__(self, *, database: Database, authorities: Authorities, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        *,
+        config: Callable[[], Config],
+        database: Database,
+        authorities: Authorities,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._config = config
         self._database = database
         self._authorities = authorities
         self._clock = clock
-        self._lock = threading.Lock()
-        self._busy: dict[str, threading.Thread] = {}
-        self._stopping = threading.Event()
+        self._turns = EachAuthority("revocations")
 
     def work(self) -> None:
         """Begin what is due, and return at once."""
         with self._database.read() as connection:
             wanted = revocations.authorities_due(connection, self._clock())
         for authority in wanted:
-            with self._lock:
-                if authority in self._busy or self._stopping.is_set():
-                    continue
-                thread = threading.Thread(target=self._run, args=(authority,), name=f"revoke-{authority}", daemon=True)
-                self._busy[authority] = thread
-                thread.start()
+            self._turns.begin(authority, functools.partial(self.work_off, authority))
 
     def stop(self) -> None:
         """Return when the requests that are under way have ended."""
-        self._stopping.set()
-        with self._lock:
-            running = list(self._busy.values())
-        for thread in running:
-            thread.join()
+        self._turns.stop()
 
     def work_off(self, authority: str) -> None:
         """Everything that is due at the authority, one after the other, in the caller's thread."""
-        while not self._stopping.is_set():
+        while not self._turns.is_stopping():
             with self._database.read() as connection:
                 due = revocations.due(connection, authority, self._clock(), AT_ONCE)
             if not due:
                 return
             for one in due:
-                if self._stopping.is_set() or not self._revoke(one):
+                if self._turns.is_stopping() or not self._revoke(one):
                     return
-
-    def _run(self, authority: str) -> None:
-        try:
-            self.work_off(authority)
-        except Exception as error:  # noqa: BLE001 the edge of the thread: the rows are still due
-            log_exception(Event.INTERNAL_ERROR, error, authority=authority)
-        finally:
-            with self._lock:
-                del self._busy[authority]
 
     def _revoke(self, one: Revocation) -> bool:
         """False when the authority is better left alone for now."""
@@ -164,3 +155,5 @@ class Revoker:
                 address=certificate.address,
                 details={"serial": certificate.serial, "reason": one.reason},
             )
+            # Where the wish was there before anybody could take back, or the policy has changed since.
+            plan_withdrawals(connection, self._config(), certificate, REVOKED, now)

@@ -2,6 +2,7 @@
 """Rows of what is to be at a target no more, in both kinds of database."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -227,13 +228,19 @@ def test_what_stays_is_in_use_was_brought_and_nobody_wants_revoked_or_back(datab
         assert withdrawals.going(connection, [older.id, sign.id], "hook") == {sign.id}
 
 
-def mailbox(address: str, **more: object) -> StoredMailbox:
-    values = {"principal": address, "source": "hr", "came_as": CameAs.IMPORT, "first_seen_at": NOW, **more}
-    return StoredMailbox(address=address, folded=address, domain="org.example", **values)  # type: ignore[arg-type]  # as given
+def mailbox(address: str, **more: Any) -> StoredMailbox:
+    values: dict[str, Any] = {
+        "principal": address,
+        "source": "hr",
+        "came_as": CameAs.IMPORT,
+        "first_seen_at": NOW,
+        **more,
+    }
+    return StoredMailbox(address=address, folded=address, domain="org.example", **values)
 
 
 def test_what_nobody_uses_is_found_with_the_reason(database: Database) -> None:
-    names = {
+    names: dict[str, dict[str, Any]] = {
         "left@org.example": {"left_at": NOW},
         "moved@org.example": {"principal": "hr:2"},
         "present@org.example": {},

@@ -58,7 +58,9 @@ def test_a_certificate_is_revoked_by_the_account_that_it_was_issued_to(make_orde
     (certificate,) = bench.certificates()
     with bench.database.write() as connection:
         revocations.ask(connection, certificate, 1, bench.clock(), by="test")
-    revoker = Revoker(database=bench.database, authorities=bench.authorities, clock=bench.clock)
+    revoker = Revoker(
+        config=lambda: bench.config, database=bench.database, authorities=bench.authorities, clock=bench.clock
+    )
     revoker.work_off("ca")
     with bench.database.read() as connection:
         done = revocations.get(connection, certificate.id)

@@ -228,7 +228,9 @@ def test_revoking_by_mailbox_revokes_both(make_orders: MakeOrderBench) -> None:
     bench = make_pair(make_orders)
     ask(bench)
     finish_all(bench)
-    call = RevocationCall(database=bench.database, clock=bench.clock, work_is_due=lambda: None)
+    call = RevocationCall(
+        config=lambda: bench.config, database=bench.database, clock=bench.clock, work_is_due=lambda: None
+    )
     call.answer({"addresses": bench.addresses[:1], "reason": "superseded"})
     with bench.database.read() as connection:
         asked = {one.certificate_id for one in revocations.undone(connection)}

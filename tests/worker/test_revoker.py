@@ -21,8 +21,12 @@ class Revoking:
     def __init__(self, bench: OrderBench) -> None:
         self.bench = bench
         self.enrollment = issue(bench)
-        self.revoker = Revoker(database=bench.database, authorities=bench.authorities, clock=bench.clock)
-        self.call = RevocationCall(database=bench.database, clock=bench.clock, work_is_due=lambda: None)
+        self.revoker = Revoker(
+            config=lambda: bench.config, database=bench.database, authorities=bench.authorities, clock=bench.clock
+        )
+        self.call = RevocationCall(
+            config=lambda: bench.config, database=bench.database, clock=bench.clock, work_is_due=lambda: None
+        )
 
     def ask(self, **wanted: object) -> list[dict[str, Any]]:
         answer: dict[str, Any] = self.call.answer({"call": "revoke", **wanted})

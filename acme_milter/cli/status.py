@@ -41,10 +41,9 @@ _DOMAINS = (
 def status(context: click.Context, addresses: Sequence[str], every: bool, as_json: bool) -> None:
     """Show whether the roles run, who has a certificate, what is under way, and what needs a person.
 
-    With ADDRESSES, and where at most 50 mailboxes are managed, each one's latest order is listed; with --all everybody's
-    who ever had one. When
-    the configuration file has faults, these are told first, and a worker that still runs by an earlier one answers;
-    the exit status is 78 then.
+    With ADDRESSES, and where at most 50 mailboxes are managed, each one's latest order is listed; with --all
+    everybody's who ever had one. When the configuration file has faults, these are told first, and a worker that still
+    runs by an earlier one answers; the exit status is 78 then.
     """
     found = load_config_or_sockets(context)
     document: dict[str, Any] | None

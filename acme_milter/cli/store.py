@@ -8,7 +8,6 @@ from sqlite3 import Error as SqliteError
 
 import click
 import sqlalchemy as sa
-from alembic.util.exc import CommandError
 
 from acme_milter.cli.exit_codes import ExitCode
 from acme_milter.cli.owner import as_owner
@@ -18,7 +17,7 @@ from acme_milter.store.database import Database, StoreUnusable, in_words
 
 __all__ = ["DRIVER_MISSING", "STORE_FAULTS", "as_owner", "forbidden_file", "reading_store", "store_fault"]
 
-STORE_FAULTS = (StoreUnusable, sa.exc.DBAPIError, CommandError)
+STORE_FAULTS = (StoreUnusable, sa.exc.DBAPIError)
 
 
 @contextmanager
@@ -62,8 +61,6 @@ def store_fault(config: Config, error: Exception) -> str:
     if isinstance(error, StoreUnusable):
         return str(error)
     place = without_password(config.store.url)
-    if isinstance(error, CommandError):
-        return f"{place}: another version of acme-milter made this store; run that one, or restore a backup"
     if isinstance(known := in_words(error), StoreUnusable):
         return f"{place}: {known}"
     said = getattr(error, "orig", None)

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config as AlembicConfig
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from acme_milter.store import postgresql
 
 BUSY_TIMEOUT_MS = 2000
 """How long a statement waits for another process's write lock; the gate then puts the mail off (rule T)."""
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_VERSION = sa.table("alembic_version", sa.column("version_num"))
 
 
 class StoreUnusable(Exception):
@@ -100,15 +101,35 @@ class Database:
 
     def upgrade(self) -> None:
         """Create the schema, or bring an older one up to date. Raises StoreUnusable."""
-        config = AlembicConfig()
-        config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
         try:
             self._check_fitness()
+            if not self._is_up_to_date():
+                self._migrate()
+        except sa.exc.DBAPIError as error:
+            raise self._unusable(error) from None
+
+    def _is_up_to_date(self) -> bool:
+        newest = max(file.name for file in _MIGRATIONS.glob("versions/[0-9]*.py")).partition("_")[0]
+        with self.read() as connection:
+            if not sa.inspect(connection).has_table(_VERSION.name):
+                return False
+            return connection.execute(sa.select(_VERSION.c.version_num)).scalars().all() == [newest]
+
+    def _migrate(self) -> None:
+        # A tenth of a second of imports, which commands and most starts of a worker can do without.
+        from alembic import command
+        from alembic.config import Config as AlembicConfig
+        from alembic.util.exc import CommandError
+
+        config = AlembicConfig()
+        config.set_main_option("script_location", str(_MIGRATIONS))
+        try:
             with self._upgrading() as connection:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-        except sa.exc.DBAPIError as error:
-            raise self._unusable(error) from None
+        except CommandError:
+            text = "another version of acme-milter made this store; run that one, or restore a backup"
+            raise StoreUnusable(f"{self._place()}: {text}") from None
 
     def require_schema(self) -> None:
         """For readers that must not create anything. Raises StoreUnusable when there is no store yet."""
@@ -117,7 +138,7 @@ class Database:
             if self._is_sqlite and not Path(database or "").exists():
                 raise StoreUnusable(f"{self._place()}: there is no store yet; a worker makes it when it first starts")
             with self.read() as connection:
-                present = sa.inspect(connection).has_table("alembic_version")
+                present = sa.inspect(connection).has_table(_VERSION.name)
         except sa.exc.DBAPIError as error:
             raise self._unusable(error) from None
         if not present:

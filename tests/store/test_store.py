@@ -2,6 +2,8 @@
 """The store, on SQLite and on a real PostgreSQL."""
 
 import dataclasses
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,6 +56,21 @@ def test_an_upgrade_may_be_repeated(database: Database) -> None:
     database.upgrade()
     with database.read() as connection:
         assert enrollments.get(connection, fresh.id) == fresh
+
+
+def test_a_store_that_is_up_to_date_is_opened_without_the_libraries_of_its_migrations(
+    sqlite: Database, tmp_path: Path
+) -> None:
+    words = (
+        "import sys; from acme_milter.store.database import Database\n"
+        "Database(sys.argv[1]).upgrade(); print('alembic' in sys.modules)"
+    )
+
+    def needs_them(url: str) -> str:
+        return subprocess.run([sys.executable, "-c", words, url], capture_output=True, text=True, check=True).stdout
+
+    assert needs_them(sqlite.url) == "False\n"
+    assert needs_them(f"sqlite:///{tmp_path / 'new.db'}") == "True\n"
 
 
 def test_an_enrollment_comes_back_as_it_was_saved(database: Database) -> None:

@@ -249,7 +249,11 @@ class Lab:
             "store": {"url": f"sqlite:///{self.directory / 'store.db'}"},
             "milter": {"socket": f"unix:{self._milter_socket}"},
             "worker": {"intake_socket": str(run / "intake.sock"), "control_socket": str(run / "control.sock")},
-            "keys": {"wrapping_key": {"file": str(wrapping_key)}, "socket": str(run / "keyd.sock")},
+            "keys": {
+                "wrapping_key": {"file": str(wrapping_key)},
+                "socket": str(run / "keyd.sock"),
+                "pool": {"rsa3072": 0},  # two seconds of work at each start, for keys that hardly anybody takes here
+            },
             "dns": {"nameservers": [f"127.0.0.1:{self.authority.dns_port}"]},
             "authorities": {
                 name: {

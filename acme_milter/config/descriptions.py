@@ -87,7 +87,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "in_flight": "Open enrollments at once.",
         "connections": "Connections at once.",
         "orders_per_hour": "Orders in any sixty minutes; null is no limit.",
-        "mails_per_hour": "Challenge mails in any sixty minutes; null is no limit.",
+        "mails_per_hour": "Challenge mails in any sixty minutes, one for each address of an order; null is no limit.",
         "failed_per_hour": "Failures in any sixty minutes at which a bulk run pauses and asks.",
         "identifiers": "Addresses in one order: the mailbox and its aliases.",
         "background_per_hour": "The pace of renewals and of new people; auto is twice what the forecast expects.",

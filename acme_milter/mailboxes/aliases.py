@@ -41,6 +41,14 @@ def with_aliases(config: Config, source: str, reading: Reading) -> Reading:
     return dataclasses.replace(reading, entries=tuple(entries), rejected=tuple(rejected.items()))
 
 
+def replies_for(config: Config, address: str, authority: str) -> int:
+    """How many replies an order of the mailbox takes, at most: one for each address that is in it."""
+    member, policy, asked = config.member(address), config.policy_for(address), config.authorities.get(authority)
+    if member is None or policy is None or asked is None or policy.certificate.aliases != "same_certificate":
+        return 1
+    return min(1 + len(config.aliases_of(member).kept), asked.limits.identifiers)
+
+
 def _wanted(config: Config, source: str, entry: Entry) -> Aliases:
     if config.exclusion_of(entry.address, source, entry.groups) is not None:
         return "none"

@@ -70,7 +70,7 @@ def _budgets(
     return {
         "in_flight": {"used": budgets.moving(connection, name), "limit": limits.in_flight},
         "orders_per_hour": {"used": begun, "limit": limits.orders_per_hour},
-        "mails_per_hour": {"used": begun, "limit": limits.mails_per_hour},
+        "mails_per_hour": {"used": budgets.replies(connection, name, now), "limit": limits.mails_per_hour},
         "failed_per_hour": {
             "used": budgets.failed(connection, name, now - budgets.WINDOW),
             "limit": limits.failed_per_hour,

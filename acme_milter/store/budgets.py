@@ -38,12 +38,22 @@ _MOVING = sa.select(sa.func.count()).where(
 
 
 def begun(connection: sa.Connection, authority: str, now: datetime) -> dict[Cause, int]:
-    """How many orders were begun, asked for again or placed in the last sixty minutes; a challenge mail goes with each.
+    """How many orders were begun, asked for again or placed in the last sixty minutes.
 
     One that was begun in an outage counts once more when it is placed: only then does the authority count it.
     """
     rows = connection.execute(_BEGUN, {"authority": authority, "since": now - WINDOW, "until": now + NEAR})
     return {Cause(row.cause): row.number for row in rows}
+
+
+def replies(connection: sa.Connection, authority: str, now: datetime) -> int:
+    """How many replies those orders take, if a challenge mail comes for each of their addresses."""
+    postgresql = connection.dialect.name == "postgresql"
+    aliases = sa.func.json_array_length(sa.cast(table.c.aliases, sa.JSON) if postgresql else table.c.aliases)
+    query = sa.select(sa.func.count() + sa.func.coalesce(sa.func.sum(aliases), 0)).where(
+        table.c.authority == authority, table.c.counted_at > now - WINDOW, table.c.counted_at <= now + NEAR
+    )
+    return int(connection.execute(query).scalar_one())
 
 
 def beginning(connection: sa.Connection, now: datetime) -> Mapping[str, Mapping[Cause, int]]:
@@ -52,6 +62,17 @@ def beginning(connection: sa.Connection, now: datetime) -> Mapping[str, Mapping[
     for row in connection.execute(_BEGINNING, {"now": now}):
         found.setdefault(row.authority, Counter())[Cause(row.cause)] += 1
     return found
+
+
+def beginning_addresses(connection: sa.Connection, authority: str, now: datetime) -> list[str]:
+    """The mailboxes of those that begin at this moment with an authority."""
+    query = sa.select(table.c.address).where(
+        sa.text("lease_until IS NOT NULL"),
+        table.c.lease_until >= now,
+        table.c.state == State.PLANNED.value,
+        table.c.authority == authority,
+    )
+    return list(connection.execute(query).scalars())
 
 
 def moving(connection: sa.Connection, authority: str) -> int:

@@ -28,6 +28,7 @@ class Waiting:
     id: str
     cause: Cause
     since: datetime
+    address: str
 
 
 _FREE = sa.or_(table.c.lease_until.is_(None), table.c.lease_until < sa.bindparam("now"))
@@ -44,9 +45,9 @@ _STEPS = (
 )
 
 
-def _first_of(cause: Cause) -> sa.Select[tuple[str, str, datetime]]:
+def _first_of(cause: Cause) -> sa.Select[tuple[str, str, datetime, str]]:
     first = (
-        sa.select(table.c.id, table.c.cause, table.c.next_attempt_at)
+        sa.select(table.c.id, table.c.cause, table.c.next_attempt_at, table.c.address)
         .where(
             table.c.authority == sa.bindparam("authority"),
             table.c.state == State.PLANNED.value,
@@ -58,7 +59,7 @@ def _first_of(cause: Cause) -> sa.Select[tuple[str, str, datetime]]:
         .limit(sa.bindparam("limit"))
         .subquery()
     )
-    return sa.select(first.c.id, first.c.cause, first.c.next_attempt_at)
+    return sa.select(first.c.id, first.c.cause, first.c.next_attempt_at, first.c.address)
 
 
 _WAITING = sa.union_all(*(_first_of(cause) for cause in HEAD_START))
@@ -76,7 +77,7 @@ def steps(connection: sa.Connection, *, now: datetime, limit: int, resting: Coll
 def waiting(connection: sa.Connection, authority: str, *, now: datetime, limit: int) -> list[Waiting]:
     """Planned enrollments of the authority in the order in which they may begin, ``limit`` of each cause at most."""
     rows = connection.execute(_WAITING, {"authority": authority, "now": now, "limit": limit})
-    found = [Waiting(row.id, Cause(row.cause), row.next_attempt_at) for row in rows]
+    found = [Waiting(row.id, Cause(row.cause), row.next_attempt_at, row.address) for row in rows]
     return sorted(found, key=lambda one: one.since + HEAD_START[one.cause])
 
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Authority, Config
 from acme_milter.enrollment.model import BACKGROUND_CAUSES, Cause, Enrollment
+from acme_milter.mailboxes.aliases import replies_for
 from acme_milter.store import accounts, budgets, pauses, queue
 from acme_milter.store.pauses import Pause
 
@@ -24,11 +25,15 @@ class Room:
     """``places``: how many may begin now; ``background``: of them, how many that nobody waits for.
 
     Below nothing when more have begun than the limits of today allow. ``limited_by`` says what decides, in words.
+    ``replies``: how many they may take together, None where no limit says so. ``untouched``: nothing begins or has
+    begun within the hour, so that an order may begin that takes more replies than the limit.
     """
 
     places: int
     background: int
     limited_by: str
+    replies: int | None = None
+    untouched: bool = False
 
 
 class Pacer:
@@ -93,10 +98,13 @@ class Pacer:
             return False
         begun = budgets.begun(connection, name, now)
         beginning = budgets.beginning(connection, now).get(name, {})
-        used = sum(begun.values()) + sum(beginning.values())
-        hourly = (authority.limits.orders_per_hour, authority.limits.mails_per_hour)
-        if any(limit is not None and used >= limit for limit in hourly):
+        used, limits = sum(begun.values()) + sum(beginning.values()), authority.limits
+        if limits.orders_per_hour is not None and used >= limits.orders_per_hour:
             return False
+        if limits.mails_per_hour is not None and used:
+            left = limits.mails_per_hour - self._replies(connection, name, now)
+            if left < 1 + len(enrollment.aliases):
+                return False
         return (
             enrollment.cause not in BACKGROUND_CAUSES or self._background(connection, name, begun, beginning, now) > 0
         )
@@ -113,11 +121,14 @@ class Pacer:
         limits = authority.limits
         begun = budgets.begun(connection, name, now)
         soon = sum(beginning.values())
-        used = sum(begun.values()) + soon
+        used, replies = sum(begun.values()) + soon, None
         left = {f"in_flight {limits.in_flight}": limits.in_flight - budgets.moving(connection, name) - soon}
-        for key, limit in (("orders_per_hour", limits.orders_per_hour), ("mails_per_hour", limits.mails_per_hour)):
-            if limit is not None:
-                left[f"{key} {limit}"] = limit - used
+        if limits.orders_per_hour is not None:
+            left[f"orders_per_hour {limits.orders_per_hour}"] = limits.orders_per_hour - used
+        if limits.mails_per_hour is not None:
+            replies = limits.mails_per_hour - self._replies(connection, name, now)
+            # One that takes more than an hour allows begins alone, or it never would.
+            left[f"mails_per_hour {limits.mails_per_hour}"] = max(replies, 0) if used == soon == 1 else replies
         why, places = min(left.items(), key=lambda item: item[1])
         forbidden = f"paused: {pause.reason}" if pause is not None else self._objection(name)
         if forbidden is None and _everybody_waits_for_a_key(connection, name, authority):
@@ -125,7 +136,14 @@ class Pacer:
         if forbidden is not None:
             # What was leased before the pause has not begun, and does not any more.
             why, places = forbidden, -soon if soon else 0
-        return Room(places, min(places, self._background(connection, name, begun, beginning, now)), why)
+        background = min(places, self._background(connection, name, begun, beginning, now))
+        return Room(places, background, why, replies, untouched=not used)
+
+    def _replies(self, connection: sa.Connection, name: str, now: datetime) -> int:
+        """What the orders of the last sixty minutes take, and those that begin now, as the configuration has it."""
+        soon = budgets.beginning_addresses(connection, name, now)
+        config = self._config()
+        return budgets.replies(connection, name, now) + sum(replies_for(config, one, name) for one in soon)
 
     def _background(
         self,

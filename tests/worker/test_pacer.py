@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from acme_milter.enrollment.model import Cause, State
 from acme_milter.lab.processes import wait_until
-from acme_milter.store import enrollments, pauses
+from acme_milter.store import budgets, enrollments, pauses
 from acme_milter.store.schema import enrollment as table
 from acme_milter.worker.turns import Turns
 from tests.worker.conftest import MakeOrderBench
@@ -260,3 +260,54 @@ def test_what_waits_for_another_try_with_an_authority_that_is_gone_ends_when_its
         assert turns.to_begin(connection, bench.clock(), 5, ()) == []
         bench.clock.advance(hours=9)
         assert turns.to_begin(connection, bench.clock(), 5, ()) == [(waiting.id, "second")]
+
+
+SAME = {"certificate": {"key": "p256", "aliases": "same_certificate"}}
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_mails_per_hour_counts_a_reply_for_each_address_and_not_the_orders(make_orders: MakeOrderBench) -> None:
+    """The first of four mailboxes has two aliases: with it alone three replies are due."""
+    bench = make_orders(mailboxes=4, aliases=2, policy=SAME, authority={"limits": {"mails_per_hour": 4}})
+    bench.site.authority.set_knobs(MAIL_LOSS=100, RETRY_AFTER="none")
+    bench.open_all()
+    bench.start_scheduler("one", threads=4)
+    bench.start_scheduler("two", threads=4)
+    wait_until(lambda: begun(bench) == 2, "three addresses, and one")
+    with bench.database.read() as connection:
+        assert budgets.replies(connection, "ca", bench.clock()) == 4
+    assert places(bench) == 0
+    bench.clock.advance(minutes=61)
+    wait_until(lambda: begun(bench) == 4, "the other two")
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_an_order_of_many_addresses_is_passed_by_nobody_and_begins_in_the_next_hour(
+    make_orders: MakeOrderBench,
+) -> None:
+    bench = make_orders(mailboxes=3, aliases=2, policy=SAME, authority={"limits": {"mails_per_hour": 3}})
+    bench.site.authority.set_knobs(MAIL_LOSS=100, RETRY_AFTER="none")
+    with_aliases, first, last = bench.addresses
+    bench.step(bench.open(first))
+    second = bench.open(with_aliases)
+    bench.clock.advance(seconds=1)
+    third = bench.open(last)
+    turns = Turns(lambda: bench.config, bench.pacer)
+    with bench.database.read() as connection:
+        assert turns.to_begin(connection, bench.clock(), 5, ()) == []
+        bench.clock.advance(minutes=61)
+        assert turns.to_begin(connection, bench.clock(), 5, ()) == [(second.id, "ca")]
+    assert bench.get(third.id).state is State.PLANNED
+
+
+@pytest.mark.usefixtures("_hasty")
+def test_an_order_of_more_addresses_than_an_hour_allows_begins_alone(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=2, aliases=3, policy=SAME, authority={"limits": {"mails_per_hour": 2}})
+    bench.site.authority.set_knobs(MAIL_LOSS=100, RETRY_AFTER="none")
+    ids = bench.open_all()
+    bench.start_scheduler()
+    bench.await_state(ids[0], State.AWAITING_MAIL)
+    assert bench.get(ids[1]).state is State.PLANNED
+    assert places(bench) < 0
+    bench.clock.advance(minutes=61)
+    bench.await_state(ids[1], State.AWAITING_MAIL)

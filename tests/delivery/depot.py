@@ -30,7 +30,6 @@ from acme_milter.keys.wrapping_key import WrappingKey
 from acme_milter.lab.processes import wait_until
 from acme_milter.store import certificates, deliveries, delivery_lists, enrollments, mailbox_keys
 from acme_milter.store.certificates import StoredCertificate
-from acme_milter.store.database import Database
 from acme_milter.store.deliveries import Delivery
 from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.store.schema import enrollment as enrollment_table
@@ -39,6 +38,7 @@ from acme_milter.worker.delivering import Delivering
 from acme_milter.worker.delivery_calls import DeliveryCalls
 from acme_milter.worker.delivery_plan import plan_deliveries
 from acme_milter.worker.vault import Vault
+from tests.fresh_store import open_store
 
 ALICE, BOB = "alice@org.example", "bob@org.example"
 _CA_KEY = ec.generate_private_key(ec.SECP256R1())
@@ -54,9 +54,8 @@ class Depot:
         self.now = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
         self.config_path = self.directory / "acme-milter.yaml"
         self.configure(deliver, mailboxes)
-        self.database = Database(self.config.store.url)
+        self.database = open_store(self.config.store.url)
         self._stack.callback(self.database.close)
-        self.database.upgrade()
         keyd = Keyd(WrappingKey(b"0123456789abcdefghijklmnopqrstuv"), KeyPool({}))
         socket = self.directory / "keyd.sock"
         self._stack.enter_context(FrameServer(socket, 0o600, keyd.handle, threads=2, handle_file=keyd.handle))

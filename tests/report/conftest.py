@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from acme_milter.store.database import Database
+from tests.fresh_store import open_store
 from tests.report.story import Story
 
 
 @pytest.fixture
 def story(tmp_path: Path) -> Iterator[Story]:
-    database = Database(f"sqlite:///{tmp_path}/store.db")
-    database.upgrade()
+    database = open_store(f"sqlite:///{tmp_path}/store.db")
     yield Story(database)
     database.close()

@@ -24,6 +24,7 @@ from acme_milter.store import enrollments
 from acme_milter.store.bulk_runs import Kind
 from acme_milter.store.database import Database
 from acme_milter.store.schema import enrollment, mailbox
+from tests.fresh_store import open_store
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 DOMAINS = ("org.example", "branch.example")
@@ -49,8 +50,7 @@ def configured(directory: Path, **domains: dict[str, Any]) -> Config:
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     """Twelve mailboxes of two domains; the first eight have certificates, issued over the last year."""
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.upgrade()
+    database = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     fill(database, mailboxes=12, certificates=8, now=NOW, domains=DOMAINS)
     yield database
     database.close()

@@ -8,6 +8,7 @@ import pytest
 
 from acme_milter.lab.postgresql import PostgresLab
 from acme_milter.store.database import Database
+from tests.fresh_store import open_store
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +23,7 @@ def postgresql_with_schema(postgresql: PostgresLab) -> str:
 
 @pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.upgrade()
+    database = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     yield database
     database.close()
 

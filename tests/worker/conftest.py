@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import pytest
 
 from acme_milter.lab.organization import fill
-from acme_milter.store.database import Database
 from acme_milter.worker.dkim_verifier import ArithmeticPool
+from tests.fresh_store import open_store
 from tests.worker.bulk_desk import DOMAINS, NOW, Desk, TickingClock, configured
 from tests.worker.fickle_smtp import FickleSmtp
 from tests.worker.intake_bench import IntakeBench
@@ -91,8 +91,7 @@ def make_orders(site: Site, tmp_path: Path, dkim_children: ArithmeticPool) -> It
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
     """Twenty mailboxes of two domains and two authorities; two have certificates of the first one."""
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.upgrade()
+    database = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     fill(database, mailboxes=20, certificates=2, now=NOW, domains=DOMAINS)
     desk = Desk(database, lambda: configured(tmp_path, database), TickingClock())
     yield desk

@@ -21,7 +21,6 @@ from acme_milter.enrollment.state_machine import ChallengeKnown, OrderingBegan, 
 from acme_milter.lab.name_server import NameServer
 from acme_milter.store import accounts, enrollments, mailbox_keys, outbox
 from acme_milter.store.accounts import StoredAccount
-from acme_milter.store.database import Database
 from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.store.outbox import OutboxEntry
 from acme_milter.store.schema import metadata
@@ -31,6 +30,7 @@ from acme_milter.worker.intake import Candidate, Decision, Intake
 from acme_milter.worker.key_lookup import KeyLookup
 from acme_milter.worker.smime_verifier import SmimeVerifier
 from acme_milter.worker.vault import Vault
+from tests.fresh_store import open_store
 from tests.protocol.sample_mail import NOW, ORDER_CREATED, RECIPIENT, SENDER, good_mail, good_zone
 
 TOKEN_PART2 = "DGyRejmCefe7v4NfDGDKfA"
@@ -78,8 +78,7 @@ class IntakeBench:
         self._mailboxes = mailboxes
         self._dns_timeout = dns_timeout
         self.configure(authority=authority or {}, defaults=defaults or {}, milter=milter or {})
-        self.database = Database(self.config.store.url)
-        self.database.upgrade()
+        self.database = open_store(self.config.store.url)
         self.vault = Vault(DATA_KEY)
         self.replies_due: list[str] = []
         lookup = KeyLookup(self.config.dns.nameservers, timeout=self.config.dns.timeout.total_seconds())

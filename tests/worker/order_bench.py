@@ -21,7 +21,6 @@ from acme_milter.lab.processes import wait_until
 from acme_milter.report.forecast import Forecast
 from acme_milter.store import certificates, enrollments, outbox
 from acme_milter.store.certificates import StoredCertificate
-from acme_milter.store.database import Database
 from acme_milter.store.schema import certificate as certificate_table
 from acme_milter.worker.answer import Answerer
 from acme_milter.worker.authorities import Authorities
@@ -41,6 +40,7 @@ from acme_milter.worker.responder import Responder
 from acme_milter.worker.scheduler import Scheduler
 from acme_milter.worker.smime_verifier import SmimeVerifier
 from acme_milter.worker.vault import Vault
+from tests.fresh_store import open_store
 from tests.worker.site import DOMAIN, SELECTOR, Site
 
 END_STATES = frozenset({State.ACTIVE, State.FAILED, State.CANCELLED})
@@ -114,8 +114,7 @@ class OrderBench:
         self._reply_port = reply_port or site.replies_to
         self._dns_port = dns_port or site.authority.dns_port
         self.configure(authority or {}, others or {})
-        self.database = Database(self.config.store.url)
-        self.database.upgrade()
+        self.database = open_store(self.config.store.url)
         self.keyd = KeydClient(site.keyd_socket, timeout=20)
         self.vault = Vault(self.keyd.data_key())
         lookup = KeyLookup(self.config.dns.nameservers, timeout=self.config.dns.timeout.total_seconds())

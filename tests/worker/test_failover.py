@@ -16,7 +16,6 @@ from acme_milter.lab.processes import wait_until
 from acme_milter.store import authority_health, bulk_runs, enrollments, pauses, renewals
 from acme_milter.store.authority_health import Health
 from acme_milter.store.bulk_items import Outcome
-from acme_milter.store.database import Database
 from acme_milter.store.renewals import Renewal
 from acme_milter.store.schema import audit, bulk_item, enrollment
 from acme_milter.worker.background import Background
@@ -24,6 +23,7 @@ from acme_milter.worker.choice import Choosing
 from acme_milter.worker.enrolling import Enrolling
 from acme_milter.worker.failover import follow
 from acme_milter.worker.scheduler import Scheduler
+from tests.fresh_store import open_store
 from tests.worker.bulk_desk import BRANCH, DOMAINS, NOW, Desk, TickingClock, configured, count
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
@@ -360,8 +360,7 @@ def test_a_joiner_is_opened_with_the_authority_that_can_be_used(make_orders: Mak
 
 
 def test_a_runs_items_go_elsewhere_while_their_authority_is_broken_and_its_plan_stays(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.upgrade()
+    database = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     fill(database, mailboxes=20, certificates=2, now=NOW, domains=DOMAINS)
     desk = Desk(database, lambda: configured(tmp_path, database, authorities=["other", "ca"]), TickingClock())
     desk.open(BRANCH)
@@ -383,8 +382,7 @@ def test_a_runs_items_go_elsewhere_while_their_authority_is_broken_and_its_plan_
 
 
 def test_a_run_stops_when_too_many_orders_fail_at_the_authority_that_stands_in(tmp_path: Path) -> None:
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.upgrade()
+    database = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     fill(database, mailboxes=20, certificates=2, now=NOW, domains=DOMAINS)
     desk = Desk(database, lambda: configured(tmp_path, database, authorities=["other", "ca"]), TickingClock())
     desk.open(BRANCH)

@@ -14,6 +14,7 @@ from acme_milter.store.database import Database
 from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.store.schema import enrollment as enrollment_table
 from acme_milter.worker.janitor import KEEP_DOUBTS, KEEP_MAILS, Janitor
+from tests.fresh_store import open_store
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -21,8 +22,7 @@ SECOND = timedelta(seconds=1)
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'store.db'}")
-    database.upgrade()
+    database = open_store(f"sqlite:///{tmp_path / 'store.db'}")
     yield database
     database.close()
 

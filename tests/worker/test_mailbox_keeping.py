@@ -19,12 +19,12 @@ from acme_milter.config.schema import Config
 from acme_milter.enrollment.state_machine import Cancelled, advance
 from acme_milter.lab.processes import wait_until
 from acme_milter.store import enrollments, holds, mailboxes, source_runs
-from acme_milter.store.database import Database
 from acme_milter.store.mailboxes import StoredMailbox
 from acme_milter.store.schema import audit as audit_table
 from acme_milter.worker.mailbox_calls import MailboxCalls
 from acme_milter.worker.mailbox_keeping import MailboxKeeping, Outcome
 from acme_milter.worker.standing_config import StandingConfig
+from tests.fresh_store import open_store
 
 
 class MovedClock(Clock):
@@ -47,8 +47,7 @@ class Keeping:
         self.directory = directory
         self.csv = directory / "hr.csv"
         self.clock = MovedClock()
-        self.database = Database(f"sqlite:///{directory / 'store.db'}")
-        self.database.upgrade()
+        self.database = open_store(f"sqlite:///{directory / 'store.db'}")
         self.standing = StandingConfig(self.config())
         self.came = self.went = 0
         self.keeping = self.new_keeping()

@@ -9,6 +9,7 @@ COMMANDS = {
     "list": ("acme_milter.cli.deliver_list:list_deliveries", "List deliveries and what has become of them."),
     "run": ("acme_milter.cli.deliver_run:run", "Deliver what the policy names and is missing."),
     "retry": ("acme_milter.cli.deliver_run:retry", "Try failed deliveries again now."),
+    "withdraw": ("acme_milter.cli.deliver_withdraw:withdraw", "Take back what was delivered."),
     "passphrase": ("acme_milter.cli.deliver_passphrase:passphrase", "Show what opens the delivered files."),
 }
 

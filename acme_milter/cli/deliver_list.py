@@ -10,7 +10,7 @@ from acme_milter.cli.configured import load_config_or_exit
 from acme_milter.cli.table import Column, show_table
 from acme_milter.cli.view import make_view, print_document
 
-STATES = ("undone", "waiting", "retrying", "failed", "done", "ended", "all")
+STATES = ("undone", "waiting", "retrying", "failed", "done", "ended", "withdrawing", "withdrawn", "all")
 _COLUMNS = (
     Column("mailbox"),
     Column("target"),
@@ -63,6 +63,8 @@ def list_deliveries(
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     again = row["next_attempt_at"]
     remark = row["outcome"] or row["error"] or ""
+    if row.get("withdraw_why"):
+        remark = _of_withdrawal(row)
     if row["state"] == "retrying" and again:
         remark = f"{remark}; next attempt at {again[:19].replace('T', ' ')} UTC"
     return (
@@ -74,3 +76,11 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         str(row["attempts"]),
         remark,
     )
+
+
+def _of_withdrawal(row: Mapping[str, Any]) -> str:
+    if row["state"] == "withdrawn":
+        return f"{row['outcome']} ({row['withdraw_why']})"
+    still = f"; still there: {row['outcome']}" if row["outcome"] else ""
+    error = f": {row['error']}" if row["error"] else ""
+    return f"to be taken back ({row['withdraw_why']}){error}{still}"

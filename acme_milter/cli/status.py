@@ -120,7 +120,8 @@ def _print_summary(document: dict[str, Any]) -> None:
         show_table(_DOMAINS, [_domain_cells(row) for row in ([*domains, total] if len(domains) > 1 else domains)])
         click.echo()
     lines = (_today(document["today"]), *_authorities(document["authorities"]), _ahead(document))
-    for line in (*lines, *_deliveries(document.get("deliveries", {}))):
+    undone = [_undone(what, document.get(what, {})) for what in ("deliveries", "withdrawals")]
+    for line in (*lines, *filter(None, undone)):
         click.echo(line)
     late = document["replies"]
     if late["deferred"] or late["bounced_today"]:
@@ -170,10 +171,9 @@ def _ahead(document: dict[str, Any]) -> str:
     )
 
 
-def _deliveries(undone: dict[str, int]) -> Iterator[str]:
+def _undone(what: str, undone: dict[str, int]) -> str:
     counts = ", ".join(f"{state} {count}" for state, count in undone.items() if count)
-    if counts:
-        yield f"deliveries: {counts}"
+    return f"{what}: {counts}" if counts else ""
 
 
 def _print_mailboxes(document: dict[str, Any]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The views `delivery-list` and `delivery-missing`: where certificates have gone, and where they should have."""
+"""The views `delivery-list`, `delivery-missing` and `delivery-unused`: where certificates are, or ought to be."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -8,14 +8,16 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
 from acme_milter.delivery.wanted import targets_for
+from acme_milter.delivery.whereabouts import takes_back
 from acme_milter.report.member import look_up
 from acme_milter.report.rows import Row, instant
 from acme_milter.report.unanswerable import Unanswerable
-from acme_milter.store import delivery_lists, overview
+from acme_milter.store import delivery_lists, overview, withdrawals
 from acme_milter.store.deliveries import Delivery, DeliveryState
 
 SCHEMA = "acme-milter/deliver-list/1"
 MISSING_SCHEMA = "acme-milter/deliver-missing/1"
+UNUSED_SCHEMA = "acme-milter/deliver-unused/1"
 
 STATES: Mapping[str, frozenset[DeliveryState]] = {
     "undone": frozenset({DeliveryState.WAITING, DeliveryState.RETRYING, DeliveryState.FAILED}),
@@ -25,6 +27,8 @@ STATES: Mapping[str, frozenset[DeliveryState]] = {
     "not-there": frozenset({DeliveryState.RETRYING, DeliveryState.FAILED}),
     "done": frozenset({DeliveryState.DONE}),
     "ended": frozenset({DeliveryState.ENDED}),
+    "withdrawing": frozenset({DeliveryState.WAITING, DeliveryState.RETRYING, DeliveryState.FAILED}),
+    "withdrawn": frozenset({DeliveryState.WITHDRAWN}),
     "all": frozenset(DeliveryState),
 }
 
@@ -50,7 +54,10 @@ def delivery_list(
         for one in delivery_lists.where(
             connection, addresses=spelled[start : start + overview.AT_ONCE], everything=everything
         )
-        if one.state in wanted and target in {None, one.target} and domain in {None, one.address.rpartition("@")[2]}
+        if one.state in wanted
+        and (state != "withdrawing" or one.withdraw_why is not None)
+        and target in {None, one.target}
+        and domain in {None, one.address.rpartition("@")[2]}
     ]
     serials = delivery_lists.serials(connection, [one.certificate_id for one in found])
     rows = [delivery_row(one, serials[one.certificate_id]) for one in found]
@@ -80,8 +87,32 @@ def delivery_missing(
     return {"schema": MISSING_SCHEMA, "at": now.isoformat(), "mailboxes": rows}
 
 
+def delivery_unused(
+    connection: sa.Connection,
+    config: Config,
+    now: datetime,
+    *,
+    target: str | None = None,
+    domain: str | None = None,
+) -> Row:
+    """Mailboxes of which something may be at a target although nobody uses it any more: at those that give back by
+    themselves, or at the one called ``target``.
+    """
+    _check_domain(config, domain)
+    found: dict[str, set[str]] = {}
+    for one in withdrawals.unused(connection):
+        if domain not in {None, one.address.rpartition("@")[2]}:
+            continue
+        if target == one.target or (target is None and takes_back(config, one.address, one.target, one.kind)):
+            found.setdefault(one.address, set()).add(one.target)
+    rows = [{"address": address, "targets": sorted(titles)} for address, titles in found.items()]
+    return {"schema": UNUSED_SCHEMA, "at": now.isoformat(), "mailboxes": rows}
+
+
 def delivery_row(one: Delivery, serial: str) -> Row:
-    """A delivery for --json. ``error`` is why it is not there; of one that has ended, why nobody wants it."""
+    """A delivery for --json. ``error`` is why it is not there; of one that has ended, why nobody wants it. With a
+    ``withdraw_why``, it is to be there no more: then the state is that of taking back, and ``error`` why it is there.
+    """
     return {
         "address": one.address,
         "target": one.target,
@@ -94,6 +125,8 @@ def delivery_row(one: Delivery, serial: str) -> Row:
         "done_at": instant(one.done_at),
         "outcome": one.outcome,
         "error": one.last_error,
+        "delivered_at": instant(one.delivered_at),
+        "withdraw_why": one.withdraw_why,
     }
 
 

@@ -54,6 +54,9 @@ def status(
             "in_30_days": tallies.expiring(connection, now, now + MONTH),
         },
         "deliveries": {state.value: count for state, count in delivery_lists.undone(connection).items()},
+        "withdrawals": {
+            state.value: count for state, count in delivery_lists.undone(connection, withdrawals=True).items()
+        },
         "replies": in_the_way.replies(connection, now),
         "caa": in_the_way.forbidden(connection, list(config.authorities)),
         "bulk_runs": [_run(run) for run in tallies.unended_runs(connection)],
@@ -167,6 +170,10 @@ def _needs(connection: sa.Connection, document: Row, now: datetime) -> Iterator[
     if waiting:
         text = f"{waiting} deliveries have failed and wait for a person"
         yield _need("delivery", text, "acme-milter deliver list --state failed")
+    remaining = _mapping(document["withdrawals"])["failed"]
+    if remaining:
+        text = f"{remaining} times what should be taken back is still there, and waits for a person"
+        yield _need("withdrawal", text, "acme-milter deliver list --state failed")
     troubled = delivery_lists.in_trouble(connection)
     if troubled:
         text = f"{troubled} deliveries fail again and again, and are still tried"

@@ -12,7 +12,7 @@ from acme_milter.report.authority_show import authority_show
 from acme_milter.report.bulk_progress import bulk_list, bulk_status
 from acme_milter.report.certificate_list import certificate_list, certificate_show
 from acme_milter.report.coverage import coverage
-from acme_milter.report.delivery_list import delivery_list, delivery_missing
+from acme_milter.report.delivery_list import delivery_list, delivery_missing, delivery_unused
 from acme_milter.report.expiring import expiring
 from acme_milter.report.mailbox_list import mailbox_list
 from acme_milter.report.mailbox_timeline import mailbox_timeline
@@ -38,10 +38,11 @@ VIEWS: dict[str, View] = {
     "expiring": expiring,
     "delivery-list": delivery_list,
     "delivery-missing": delivery_missing,
+    "delivery-unused": delivery_unused,
     "bulk-status": bulk_status,
     "bulk-list": bulk_list,
     "bulk-simulate": bulk_simulate,
 }
 
-WHOLE = frozenset({"status", "mailbox-list", "coverage", "expiring", "delivery-missing"})
+WHOLE = frozenset({"status", "mailbox-list", "coverage", "expiring", "delivery-missing", "delivery-unused"})
 """Views of everybody: without a worker the mailboxes of the sources have to be read from the store for them."""

@@ -33,14 +33,15 @@ class InUse:
     stored_at: datetime
 
 
-def undone(connection: sa.Connection) -> dict[DeliveryState, int]:
-    """How many wait, are tried again, and wait for a person."""
+def undone(connection: sa.Connection, *, withdrawals: bool = False) -> dict[DeliveryState, int]:
+    """How many wait, are tried again, and wait for a person: of what is to be there, or of what is to be taken back."""
+    kind = table.c.withdraw_why.is_not(None) if withdrawals else table.c.withdraw_why.is_(None)
     state = sa.case(
         (table.c.next_attempt_at.is_(None), DeliveryState.FAILED.value),
         (table.c.last_error.is_(None), DeliveryState.WAITING.value),
         else_=DeliveryState.RETRYING.value,
     )
-    rows = connection.execute(sa.select(state, sa.func.count()).where(UNDONE).group_by(state)).all()
+    rows = connection.execute(sa.select(state, sa.func.count()).where(UNDONE, kind).group_by(state)).all()
     counts = {DeliveryState(word): int(number) for word, number in rows}
     return {one: counts.get(one, 0) for one in (DeliveryState.WAITING, DeliveryState.RETRYING, DeliveryState.FAILED)}
 

@@ -61,6 +61,15 @@ def withdrawn(connection: sa.Connection, delivery_id: str, outcome: str, now: da
     return delivery_leases.end(connection, delivery_id, [owner], values, withdrawal=True)
 
 
+def settle(connection: sa.Connection, delivery_id: str, outcome: str, now: datetime) -> bool:
+    """It is there no more, whoever did that; False where somebody is at it just now, or it is not to be taken back."""
+    values = {"done_at": now, "outcome": outcome, "next_attempt_at": None, "last_error": None, "begun_at": None}
+    free = sa.or_(table.c.lease_until.is_(None), table.c.lease_until < now)
+    going = sa.and_(table.c.id == delivery_id, table.c.withdraw_why.is_not(None), table.c.done_at.is_(None), free)
+    values |= {"lease_owner": None, "lease_until": None}
+    return connection.execute(table.update().where(going).values(**values)).rowcount == 1
+
+
 def turn_back(connection: sa.Connection, delivery_id: str, why: str, now: datetime, *, owner: str) -> bool:
     """`owner` was to bring it, and it turns out that it is to be there no more: it is due to be taken back."""
     values = {"withdraw_why": why, "asked_at": now, "next_attempt_at": now, "attempts": 0, "last_error": None}

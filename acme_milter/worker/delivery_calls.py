@@ -19,13 +19,14 @@ from acme_milter.store.deliveries import Delivery, DeliveryState
 from acme_milter.worker.control import Answer
 from acme_milter.worker.delivery_plan import plan_deliveries
 from acme_milter.worker.vault import Vault
+from acme_milter.worker.withdrawal_calls import WithdrawalCalls
 
 AT_ONCE = 100
 _FAILED = frozenset({DeliveryState.FAILED, DeliveryState.RETRYING})
 
 
 class DeliveryCalls:
-    """Answers the control socket's calls ``deliver``, ``retry-delivery`` and ``passphrase``."""
+    """Answers the control socket's calls ``deliver``, ``retry-delivery``, ``withdraw`` and ``passphrase``."""
 
     def __init__(
         self,
@@ -41,10 +42,17 @@ class DeliveryCalls:
         self._vault = vault
         self._clock = clock
         self._work_is_due = work_is_due
+        taking_back = WithdrawalCalls(config=config, database=database, clock=clock, work_is_due=work_is_due)
+        self._withdraw = taking_back.run
 
     def answers(self) -> dict[str, Answer]:
         """The calls by name."""
-        return {"deliver": self.run, "retry-delivery": self.retry, "passphrase": self.passphrase}
+        return {
+            "deliver": self.run,
+            "retry-delivery": self.retry,
+            "withdraw": self._withdraw,
+            "passphrase": self.passphrase,
+        }
 
     def run(self, header: dict[str, object]) -> dict[str, object]:
         """``addresses``, and perhaps ``target``, a title, and ``again``. A result for each address, with the titles of
@@ -124,7 +132,7 @@ class DeliveryCalls:
         now = self._clock()
         for certificate in deliveries.in_use(connection, member.address, member.principal):
             for one in deliveries.of_certificate(connection, certificate.id):
-                if target in {None, one.target}:
+                if one.withdraw_why is None and target in {None, one.target}:
                     found += self._open_one(connection, certificate, one, now, uid)
         return found
 

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `deliver withdraw` wants of a running worker."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from acme_milter.config.schema import Config
+from acme_milter.delivery.whereabouts import takes_back
+from acme_milter.eventlog import Event
+from acme_milter.store import audit, certificates, deliveries, mailboxes, passphrases, withdrawals
+from acme_milter.store.database import Database
+from acme_milter.store.deliveries import Delivery
+from acme_milter.worker.withdrawing import BY_A_PERSON, plan_withdrawals
+
+AT_ONCE = 100
+BY_HAND = "removed by hand, as a person said"
+
+
+class WithdrawalCalls:
+    """Answers the control socket's call ``withdraw``."""
+
+    def __init__(
+        self,
+        *,
+        config: Callable[[], Config],
+        database: Database,
+        clock: Callable[[], datetime],
+        work_is_due: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._clock = clock
+        self._work_is_due = work_is_due
+
+    def run(self, header: dict[str, object]) -> dict[str, object]:
+        """``addresses``, and perhaps ``target``, a title. Everything that may be there of these mailboxes; with
+        ``gone`` only what nobody uses any more, and without ``target`` only where it is given back. ``by_hand``:
+        somebody has removed it. A result for each address, with the titles of the ``targets`` that this concerns and an
+        ``outcome``: withdrawing, withdrawing-already, by-hand, nothing-there.
+        """
+        given, target = header.get("addresses"), header.get("target")
+        addresses = [str(one) for one in given] if isinstance(given, list) else []
+        title = None if target is None else str(target)
+        results: list[dict[str, object]] = []
+        for start in range(0, len(addresses), AT_ONCE):
+            with self._database.write() as connection:
+                some = addresses[start : start + AT_ONCE]
+                results += [self._withdraw(connection, wanted, title, header) for wanted in some]
+        self._work_is_due()
+        return {"results": results}
+
+    def _withdraw(
+        self, connection: sa.Connection, wanted: str, title: str | None, header: dict[str, object]
+    ) -> dict[str, object]:
+        address = self._spelled(connection, wanted)
+        changed = (
+            self._gone(connection, address, title) if header.get("gone") else self._all(connection, address, title)
+        )
+        pending = [one for one in deliveries.of_mailbox(connection, address) if _is_pending(one, title)]
+        if header.get("by_hand"):
+            removed = [one for one in pending if self._settled(connection, one)]
+            targets = {one.target for one in removed}
+            return _result(address, "by-hand" if removed else "nothing-there", targets)
+        if changed:
+            return _result(address, "withdrawing", changed)
+        return _result(address, "withdrawing-already" if pending else "nothing-there", {one.target for one in pending})
+
+    def _spelled(self, connection: sa.Connection, wanted: str) -> str:
+        """As the deliveries have it, managed or left."""
+        known = mailboxes.find(connection, wanted)
+        return self._config().canonical(wanted) or (wanted if known is None else known.address)
+
+    def _all(self, connection: sa.Connection, address: str, title: str | None) -> set[str]:
+        changed: set[str] = set()
+        for certificate_id in withdrawals.certificates_at(connection, address):
+            certificate = certificates.get(connection, certificate_id)
+            changed |= set(
+                plan_withdrawals(
+                    connection,
+                    self._config(),
+                    certificate,
+                    BY_A_PERSON,
+                    self._clock(),
+                    which=lambda one: title in {None, one.target},
+                )
+            )
+        return changed
+
+    def _gone(self, connection: sa.Connection, address: str, title: str | None) -> set[str]:
+        config, changed = self._config(), set[str]()
+        for one in withdrawals.unused(connection, address):
+            if title == one.target or (title is None and takes_back(config, one.address, one.target, one.kind)):
+                certificate, target = certificates.get(connection, one.certificate_id), one.target
+
+                def is_meant(row: Delivery, target: str = target) -> bool:
+                    return row.target == target
+
+                now = self._clock()
+                changed |= set(plan_withdrawals(connection, config, certificate, one.why, now, which=is_meant))
+        return changed
+
+    def _settled(self, connection: sa.Connection, one: Delivery) -> bool:
+        now = self._clock()
+        if not withdrawals.settle(connection, one.id, BY_HAND, now):
+            return False
+        passphrases.forget(connection, one.id)
+        certificate = certificates.get(connection, one.certificate_id)
+        audit.record(
+            connection,
+            Event.DELIVERY_WITHDRAWN,
+            at=now,
+            enrollment_id=certificate.enrollment_id,
+            address=one.address,
+            details={"target": one.target, "serial": certificate.serial, "by": "hand"},
+        )
+        return True
+
+
+def _is_pending(one: Delivery, title: str | None) -> bool:
+    return one.withdraw_why is not None and one.done_at is None and title in {None, one.target}
+
+
+def _result(address: str, outcome: str, targets: set[str]) -> dict[str, object]:
+    return {"address": address, "outcome": outcome, "targets": sorted(targets)}

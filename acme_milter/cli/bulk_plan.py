@@ -151,6 +151,8 @@ def _tell(plan: "Plan") -> None:
             f"authority {share.name}: {budget}; {share.orders_last_hour} orders begun in the last hour;"
             f" a run stops at {share.failed_per_hour} failures an hour"
         )
-        click.echo(f"  {share.orders} orders would take {in_words(share.estimate.takes)} ({share.estimate.bound_by})")
+        mails = "" if share.mails == share.orders else f", with {share.mails} challenge mails,"
+        takes = in_words(share.estimate.takes)
+        click.echo(f"  {share.orders} orders{mails} would take {takes} ({share.estimate.bound_by})")
     if plan.revoke is not None:
         click.echo(f"what is replaced is revoked afterwards, reason {plan.revoke}")

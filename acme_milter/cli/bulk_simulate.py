@@ -31,11 +31,15 @@ def simulate(context: click.Context, when: datetime, authority: str | None, as_j
 def _tell(one: dict[str, Any], when: datetime) -> None:
     from acme_milter.report.pace import in_words
 
-    click.echo(f"authority {one['authority']} on {when:%Y-%m-%d}: {one['certificates']} certificates alive")
+    click.echo(
+        f"authority {one['authority']} on {when:%Y-%m-%d}: {one['certificates']} certificates alive,"
+        f" of {one['mailboxes']} mailboxes"
+    )
     if one["only_to_revoke"]:
         click.echo(f"  {one['only_to_revoke']} of them only to revoke: nobody renews them with it any more")
     takes = in_words(timedelta(seconds=one["takes_seconds"]))
-    click.echo(f"  replacing {one['to_replace']} would take {takes} ({one['bound_by']})")
+    mails = "" if one["mails"] == one["to_replace"] else f", with {one['mails']} challenge mails,"
+    click.echo(f"  replacing {one['to_replace']}{mails} would take {takes} ({one['bound_by']})")
     if "per_hour" in one["bound_by"]:
         click.echo(f"  it rests on {one['rests_on']}")
     for hour in one["hours"]:
@@ -45,5 +49,5 @@ def _tell(one: dict[str, Any], when: datetime) -> None:
         verdict = "in time" if needed["in_time"] else "TOO LATE"
         click.echo(
             f"  within {within}: {verdict}; needs in_flight {needed['in_flight']}"
-            f" and {needed['per_hour']} orders and challenge mails an hour"
+            f", {needed['per_hour']} orders and {needed['mails_per_hour']} challenge mails an hour"
         )

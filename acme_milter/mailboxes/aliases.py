@@ -43,8 +43,14 @@ def with_aliases(config: Config, source: str, reading: Reading) -> Reading:
 
 def replies_for(config: Config, address: str, authority: str) -> int:
     """How many replies an order of the mailbox takes, at most: one for each address that is in it."""
-    member, policy, asked = config.member(address), config.policy_for(address), config.authorities.get(authority)
-    if member is None or policy is None or asked is None or policy.certificate.aliases != "same_certificate":
+    member = config.member(address)
+    return 1 if member is None else replies_of(config, member, authority)
+
+
+def replies_of(config: Config, member: Member, authority: str) -> int:
+    """As `replies_for`, of a mailbox that the configuration need not know: the sources' may not have been read."""
+    layers, asked = config.layers.get(member.domain), config.authorities.get(authority)
+    if layers is None or asked is None or layers.policy_of(member).certificate.aliases != "same_certificate":
         return 1
     return min(1 + len(config.aliases_of(member).kept), asked.limits.identifiers)
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
-from acme_milter.report.pace import HOUR, SAMPLE, estimate, pace_of
+from acme_milter.report.pace import HOUR, SAMPLE, Load, estimate, pace_of
 from acme_milter.report.unanswerable import Unanswerable
 from acme_milter.store import budgets, bulk_runs, bulk_tallies, plan_facts
 from acme_milter.store.bulk_items import UNENDED_OUTCOMES, Outcome
@@ -127,7 +127,7 @@ def _eta(connection: sa.Connection, config: Config, run: BulkRun, left: Mapping[
         authority = config.authorities.get(name)
         if authority is not None and name not in run.stopped:
             pace = pace_of(authority.limits, plan_facts.last_durations(connection, name, SAMPLE))
-            longest = max(longest, estimate(number, pace).takes)
+            longest = max(longest, estimate(Load(number, number), pace).takes)
     return round(longest.total_seconds())
 
 

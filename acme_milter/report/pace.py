@@ -39,6 +39,19 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What an authority is to do: orders, of which each gives one certificate, and their challenge mails, one for each
+    address of an order, which are answered by as many replies.
+    """
+
+    orders: int = 0
+    mails: int = 0
+
+    def __add__(self, other: "Load") -> "Load":
+        return Load(self.orders + other.orders, self.mails + other.mails)
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """How long, and the limit that it is due to."""
 
@@ -52,7 +65,8 @@ class Needed:
 
     within: timedelta
     in_flight: int
-    per_hour: int
+    orders_per_hour: int
+    mails_per_hour: int
 
 
 def pace_of(limits: AuthorityLimits, finished: Sequence[timedelta]) -> Pace:
@@ -66,31 +80,40 @@ def pace_of(limits: AuthorityLimits, finished: Sequence[timedelta]) -> Pace:
     )
 
 
-def estimate(number: int, pace: Pace) -> Estimate:
-    """How long ``number`` orders take: the slowest of the limits decides."""
+def estimate(load: Load, pace: Pace) -> Estimate:
+    """How long it takes: the slowest of the limits decides."""
     bounds = [
         (
-            math.ceil(number / pace.in_flight) * pace.typical,
+            math.ceil(load.orders / pace.in_flight) * pace.typical,
             f"in_flight {pace.in_flight}, {pace.rests_on}",
         )
     ]
-    for limit, name in ((pace.orders_per_hour, "orders_per_hour"), (pace.mails_per_hour, "mails_per_hour")):
+    for number, limit, name in (
+        (load.orders, pace.orders_per_hour, "orders_per_hour"),
+        (load.mails, pace.mails_per_hour, "mails_per_hour"),
+    ):
         if limit is not None:
             bounds.append((number * HOUR / limit, f"{name} {limit}"))
     takes, bound_by = max(bounds)
     return Estimate(takes, bound_by)
 
 
-def done_after(passed: timedelta, number: int, pace: Pace) -> int:
-    """How many of ``number`` orders are done ``passed`` after the first one began."""
-    takes = estimate(number, pace).takes
-    return number if passed >= takes else math.floor(number * (passed / takes))
+def done_after(passed: timedelta, load: Load, pace: Pace) -> int:
+    """How many of the orders are done ``passed`` after the first one began."""
+    takes = estimate(load, pace).takes
+    return load.orders if passed >= takes else math.floor(load.orders * (passed / takes))
 
 
-def needed(number: int, pace: Pace, within: timedelta) -> Needed:
-    """The least limits by which ``number`` orders are done ``within`` that time."""
+def needed(load: Load, pace: Pace, within: timedelta) -> Needed:
+    """The least limits by which all is done ``within`` that time."""
     rounds = max(math.floor(within / pace.typical), 1)  # orders that one place can do one after the other
-    return Needed(within, in_flight=math.ceil(number / rounds), per_hour=math.ceil(number / (within / HOUR)))
+    hours = within / HOUR
+    return Needed(
+        within,
+        in_flight=math.ceil(load.orders / rounds),
+        orders_per_hour=math.ceil(load.orders / hours),
+        mails_per_hour=math.ceil(load.mails / hours),
+    )
 
 
 def in_words(time: timedelta) -> str:

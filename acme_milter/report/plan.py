@@ -13,9 +13,10 @@ from acme_milter.config.member import Member
 from acme_milter.config.schema import Config, Policy
 from acme_milter.config.sources import LIST
 from acme_milter.enrollment.kinds import missing, usages_of
+from acme_milter.mailboxes.aliases import replies_of
 from acme_milter.mailboxes.record import is_wanted, member_of
 from acme_milter.report.left_out import Excluded, Reasons
-from acme_milter.report.pace import SAMPLE, Estimate, Pace, estimate, pace_of
+from acme_milter.report.pace import SAMPLE, Estimate, Load, Pace, estimate, pace_of
 from acme_milter.store import budgets, mailboxes, plan_facts, source_runs
 from acme_milter.store.bulk_runs import Kind
 from acme_milter.store.plan_facts import Certified, Held
@@ -46,7 +47,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class PlanItem:
-    """One mailbox: from whom, for whom, and instead of which stored certificates; ``orders`` is how many it takes."""
+    """One mailbox: from whom, for whom, and instead of which stored certificates.
+
+    ``orders`` is how many it takes, ``mails`` how many challenge mails these bring together.
+    """
 
     address: str
     authority: str
@@ -55,6 +59,7 @@ class PlanItem:
     serial: str | None = None
     also_replaces_id: str | None = None
     orders: int = 1
+    mails: int = 1
 
     @property
     def domain(self) -> str:
@@ -65,12 +70,14 @@ class PlanItem:
 class AuthorityShare:
     """What an authority is to do; ``orders_last_hour`` is what of its budget is used already.
 
-    ``orders`` may be more than ``number``, that of the mailboxes: some have two certificates.
+    ``orders`` may be more than ``number``, that of the mailboxes: some have two certificates. ``mails`` may be more
+    than that: an order has one for each of its addresses.
     """
 
     name: str
     number: int
     orders: int
+    mails: int
     pace: Pace
     failed_per_hour: int
     orders_last_hour: int
@@ -139,10 +146,10 @@ def shares(
 ) -> tuple[AuthorityShare, ...]:
     """What each authority is to do, and how long that takes it."""
     numbers: Counter[str] = Counter()
-    orders: Counter[str] = Counter()
+    loads: dict[str, Load] = {}
     for item in items:
         numbers[item.authority] += 1
-        orders[item.authority] += item.orders
+        loads[item.authority] = loads.get(item.authority, Load()) + Load(item.orders, item.mails)
     found = []
     for name, number in sorted(numbers.items()):
         limits = config.authorities[name].limits
@@ -151,11 +158,12 @@ def shares(
             AuthorityShare(
                 name=name,
                 number=number,
-                orders=orders[name],
+                orders=loads[name].orders,
+                mails=loads[name].mails,
                 pace=pace,
                 failed_per_hour=limits.failed_per_hour,
                 orders_last_hour=sum(budgets.begun(connection, name, now).values()),
-                estimate=estimate(orders[name], pace),
+                estimate=estimate(loads[name], pace),
             )
         )
     return tuple(found)
@@ -252,12 +260,23 @@ class _Maker:
 
     def _item(self, member: Member, policy: Policy, authority: str, replaced: Sequence[Held]) -> PlanItem:
         wanted = usages_of(policy.certificate.layout)
+        mails = replies_of(self._config, member, authority)
         if not replaced:
             partly = self._has.partly.get((member.address, member.principal), frozenset())
-            return PlanItem(member.address, authority, member.principal, orders=len(missing(wanted, partly)))
+            orders = len(missing(wanted, partly))
+            return PlanItem(member.address, authority, member.principal, orders=orders, mails=orders * mails)
         first, also = replaced[0], replaced[1].certificate_id if len(replaced) > 1 else None
         orders = len(replaced) if all(held.usage in wanted for held in replaced) else len(wanted)
-        return PlanItem(member.address, authority, member.principal, first.certificate_id, first.serial, also, orders)
+        return PlanItem(
+            member.address,
+            authority,
+            member.principal,
+            first.certificate_id,
+            first.serial,
+            also,
+            orders,
+            orders * mails,
+        )
 
     def _policy(self, member: Member) -> Policy | None:
         layers = self._config.layers.get(member.domain)

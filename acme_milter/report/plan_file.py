@@ -175,6 +175,7 @@ def _share(share: AuthorityShare) -> dict[str, object]:
         "authority": share.name,
         "mailboxes": share.number,
         "orders": share.orders,
+        "mails": share.mails,
         "in_flight": share.pace.in_flight,
         "orders_per_hour": share.pace.orders_per_hour,
         "mails_per_hour": share.pace.mails_per_hour,

@@ -5,13 +5,16 @@ S/MIME BR 4.9.1.1 gives an authority 24 hours or five days to revoke, and the ma
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from acme_milter.config.schema import Config
-from acme_milter.report.pace import SAMPLE, Pace, done_after, estimate, needed, pace_of
+from acme_milter.config.member import Member
+from acme_milter.config.schema import Config, Policy
+from acme_milter.enrollment.kinds import usages_of
+from acme_milter.mailboxes.aliases import replies_of
+from acme_milter.report.pace import SAMPLE, Load, Pace, done_after, estimate, needed, pace_of
 from acme_milter.report.plan import every_mailbox
 from acme_milter.report.unanswerable import Unanswerable
 from acme_milter.store import plan_facts
@@ -34,27 +37,34 @@ def bulk_simulate(
         raise Unanswerable(f"{day:%Y-%m-%d} is over; name a day to come")
     if authority is not None and authority not in config.named_authorities:
         raise Unanswerable(f"authorities.{authority}: is not configured")
-    authority_of = _authority_of(connection, config)
-    mailboxes = Counter(authority_of.values())
+    authority_of: dict[tuple[str, str], str] = {}
+    mailboxes: Counter[str] = Counter()
+    loads: dict[str, Load] = {}
+    for member, policy in _certified(connection, config):
+        name = policy.authorities[0]
+        authority_of[member.address, member.principal] = name
+        mailboxes[name] += 1
+        orders = len(usages_of(policy.certificate.layout))
+        loads[name] = loads.get(name, Load()) + Load(orders, orders * replies_of(config, member, name))
     unrenewed = _alive_elsewhere(connection, authority_of, day)
     wanted = [authority] if authority is not None else sorted(mailboxes.keys() | unrenewed.keys())
     return {
         "schema": SCHEMA,
         "when": day.isoformat(),
         "authorities": [
-            _of_authority(connection, config, name, mailboxes[name], unrenewed.get(name, 0)) for name in wanted
+            {"authority": name, "mailboxes": mailboxes[name]}
+            | _of_authority(connection, config, name, loads.get(name, Load()), unrenewed.get(name, 0))
+            for name in wanted
         ],
     }
 
 
-def _authority_of(connection: sa.Connection, config: Config) -> dict[tuple[str, str], str]:
-    """By address and principal: who gives the mailbox its certificates. Those that get none are left out."""
-    found: dict[tuple[str, str], str] = {}
+def _certified(connection: sa.Connection, config: Config) -> Iterator[tuple[Member, Policy]]:
+    """Everybody who gets certificates; an alias with one of its own is one of them."""
     for member, obstacle in every_mailbox(connection, config):
         policy = None if obstacle else config.layers[member.domain].policy_of(member)
         if policy is not None and policy.mode != "observe":
-            found[member.address, member.principal] = policy.authorities[0]
-    return found
+            yield member, policy
 
 
 def _alive_elsewhere(
@@ -69,33 +79,35 @@ def _alive_elsewhere(
 
 
 def _of_authority(
-    connection: sa.Connection, config: Config, name: str, number: int, unrenewed: int
+    connection: sa.Connection, config: Config, name: str, load: Load, unrenewed: int
 ) -> dict[str, object]:
     settings = config.authorities.get(name)
     durations = plan_facts.last_durations(connection, name, SAMPLE)
     pace = pace_of(settings.limits, durations) if settings is not None else Pace(in_flight=1)
-    found = estimate(number, pace)
+    found = estimate(load, pace)
+    limits = {within: needed(load, pace, within) for within in DEADLINES}
     return {
-        "authority": name,
-        "certificates": number + unrenewed,
-        "to_replace": number,
+        "certificates": load.orders + unrenewed,
+        "to_replace": load.orders,
+        "mails": load.mails,
         "only_to_revoke": unrenewed,
         "takes_seconds": round(found.takes.total_seconds()),
         "bound_by": found.bound_by,
         "rests_on": pace.rests_on,
         "hours": [
-            {"hour": hour, "replaced": done_after(timedelta(hours=hour), number, pace)}
+            {"hour": hour, "replaced": done_after(timedelta(hours=hour), load, pace)}
             for hour in HOURS
-            if hour == 1 or done_after(timedelta(hours=_before(hour)), number, pace) < number
+            if hour == 1 or done_after(timedelta(hours=_before(hour)), load, pace) < load.orders
         ],
         "needed": [
             {
                 "within_seconds": round(within.total_seconds()),
                 "in_time": found.takes <= within,
-                "in_flight": needed(number, pace, within).in_flight,
-                "per_hour": needed(number, pace, within).per_hour,
+                "in_flight": limit.in_flight,
+                "per_hour": limit.orders_per_hour,
+                "mails_per_hour": limit.mails_per_hour,
             }
-            for within in DEADLINES
+            for within, limit in limits.items()
         ],
     }
 

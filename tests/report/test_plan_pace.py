@@ -6,9 +6,10 @@ from datetime import timedelta
 import pytest
 
 from acme_milter.config.schema import AuthorityLimits
-from acme_milter.report.pace import Pace, done_after, estimate, in_words, needed, pace_of
+from acme_milter.report.pace import Load, Pace, done_after, estimate, in_words, needed, pace_of
 
 MINUTE = timedelta(minutes=1)
+FIVE_THOUSAND = Load(5000, 5000)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ MINUTE = timedelta(minutes=1)
     ],
 )
 def test_the_slowest_limit_decides(pace: Pace, takes: timedelta, bound_by: str) -> None:
-    found = estimate(5000, pace)
+    found = estimate(FIVE_THOUSAND, pace)
     assert abs(found.takes - takes) < timedelta(seconds=1)
     assert found.bound_by.startswith(bound_by)
 
@@ -37,22 +38,32 @@ def test_nothing_finished_yet_is_taken_for_a_minute_and_said() -> None:
     assert "60 s an order (assumed" in pace_of(AuthorityLimits(), []).rests_on
 
 
+def test_each_limit_is_of_what_it_names() -> None:
+    """Five thousand orders of three addresses."""
+    load, pace = Load(5000, 15_000), Pace(in_flight=50, orders_per_hour=100, mails_per_hour=200)
+    found = estimate(load, pace)
+    assert (found.takes, found.bound_by) == (timedelta(hours=75), "mails_per_hour 200")
+    assert done_after(timedelta(hours=15), load, pace) == 1000
+    limits = needed(load, pace, timedelta(hours=100))
+    assert (limits.orders_per_hour, limits.mails_per_hour) == (50, 150)
+
+
 def test_nothing_to_do_takes_no_time() -> None:
-    assert estimate(0, Pace(in_flight=50, orders_per_hour=3)).takes == timedelta(0)
+    assert estimate(Load(), Pace(in_flight=50, orders_per_hour=3)).takes == timedelta(0)
 
 
 def test_hour_by_hour_it_grows_to_the_whole() -> None:
     pace = Pace(in_flight=50, orders_per_hour=100)
-    assert [done_after(timedelta(hours=hour), 250, pace) for hour in (1, 2, 3)] == [100, 200, 250]
+    assert [done_after(timedelta(hours=hour), Load(250, 250), pace) for hour in (1, 2, 3)] == [100, 200, 250]
 
 
 def test_the_limits_that_are_needed_are_enough_and_no_more() -> None:
     for within in (timedelta(hours=24), timedelta(days=4)):
-        found = needed(5000, Pace(in_flight=1, typical=30 * MINUTE), within)
-        enough = Pace(in_flight=found.in_flight, orders_per_hour=found.per_hour, typical=30 * MINUTE)
+        found = needed(FIVE_THOUSAND, Pace(in_flight=1, typical=30 * MINUTE), within)
+        enough = Pace(in_flight=found.in_flight, orders_per_hour=found.orders_per_hour, typical=30 * MINUTE)
         fewer = Pace(in_flight=found.in_flight - 1, typical=30 * MINUTE)
-        assert estimate(5000, enough).takes <= within
-        assert estimate(5000, fewer).takes > within
+        assert estimate(FIVE_THOUSAND, enough).takes <= within
+        assert estimate(FIVE_THOUSAND, fewer).takes > within
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """S/MIME in the gate: it stands in for DKIM where the authority's configuration says so, and nowhere else."""
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,18 @@ from tests.worker.intake_bench import IntakeBench
 from tests.worker.test_examination import judge
 
 SELECTOR = f"rsa._domainkey.{CA_DOMAIN}"
+
+
+@pytest.fixture
+def make_bench(make_bench: MakeBench) -> MakeBench:
+    """openssl signs at the machine's time, which is no longer NOW where many tests have been run before."""
+
+    def make(**changes: Any) -> IntakeBench:
+        bench = make_bench(**changes)
+        bench.clock.now = datetime.now(UTC)
+        return bench
+
+    return make
 
 
 @pytest.fixture

@@ -211,7 +211,7 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "SourceCommon": {
         "type": "The kind of source.",
         "every": "How often the worker reads it.",
-        "timeout": "How long reading it may take.",
+        "timeout": "How long reading it may take, 1h at most: meanwhile nobody joins or leaves, or is told why.",
     },
     "PostfixSource": {
         "config_directory": "Postfix's configuration directory, when it is not the usual one.",

@@ -55,16 +55,17 @@ TOP_KEYS = (
 S = TypeVar("S", bound=Section)
 
 
-def load(path: Path, *, files: bool = False) -> Config:
+def load(path: Path, *, files: bool = False, certificates: bool = False) -> Config:
     """Read the configuration at `path` and in `domains.d` beside it; raises ConfigFaults with every fault.
 
     A file that group or others can write is refused: whoever edits it decides which mail disappears. With `files`
-    the files it names are looked at too, as far as the caller may (secrets readable by others are faults).
+    the files it names are looked at too, as far as the caller may (secrets readable by others are faults); with
+    `certificates` those alone that hold some, by the one who needs them.
     """
-    return load_with_document(path, files=files)[0]
+    return load_with_document(path, files=files, certificates=certificates)[0]
 
 
-def load_with_document(path: Path, *, files: bool = False) -> tuple[Config, Node]:
+def load_with_document(path: Path, *, files: bool = False, certificates: bool = False) -> tuple[Config, Node]:
     """As `load`, and what was written, in which each value's file and line can be found (`document.locate`)."""
     reading = _Reading(path)
     found = read_text(path, reading.complain)
@@ -74,13 +75,14 @@ def load_with_document(path: Path, *, files: bool = False) -> tuple[Config, Node
     reading.world_readable = bool(mode & stat.S_IROTH)
     top = reading.document(text)
     add_domain_files(top, path, reading.complain)
-    return reading.config(top, files=files), top
+    looks = named_files.files if files else named_files.certificates if certificates else None
+    return reading.config(top, looks), top
 
 
 def load_text(text: str, path: Path) -> Config:
     """As `load`, from a text and nothing else; `path` is what its faults name and what relative paths count from."""
     reading = _Reading(path)
-    return reading.config(reading.document(text), files=False)
+    return reading.config(reading.document(text), None)
 
 
 def sockets_in(path: Path) -> tuple[Path, Path]:
@@ -120,8 +122,10 @@ class _Reading:
             raise ConfigFaults(self.faults)
         return top
 
-    def config(self, top: Node, *, files: bool) -> Config:
-        """Each part in turn; a part with a fault counts as all defaults for the checks between the parts."""
+    def config(self, top: Node, look: named_files.Look | None) -> Config:
+        """Each part in turn; a part with a fault counts as all defaults for the checks between the parts. ``look`` at
+        the files that are named.
+        """
         self._top_keys(top)
         store = self.section(top, ["store"], Store) or Store()
         milter = self.section(top, ["milter"], MilterSection) or MilterSection()
@@ -141,8 +145,8 @@ class _Reading:
         crosscheck.custody(top, defaults, written, self.complain)
         crosscheck.sockets(top, milter, worker, keys, self.complain)
         self._readable_passwords(top, store, sources)
-        if files:
-            named_files.files(
+        if look is not None:
+            look(
                 top,
                 authorities=authorities,
                 sources=sources,

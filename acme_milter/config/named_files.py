@@ -2,10 +2,13 @@
 """The files that a configuration names: each must be there, a secret one for its owner only."""
 
 import os
+import ssl
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
+from acme_milter.config.delivery import LdapTarget
 from acme_milter.config.document import Complain, Node, locate
 from acme_milter.config.policy import Defaults, DkimKey, Domain, Policy
 from acme_milter.config.schema import Authority
@@ -14,7 +17,22 @@ from acme_milter.config.sources import CsvSource, DovecotSource, LdapSource, Pos
 
 Steps = list[str | int]
 _Named = tuple[Steps, Path, str]
-"""Where it stands, the file, and what it is: "secret", "certificates" or "anything"."""
+"""Where it stands, the file, and what it is: "secret", "certificates", "directory" or "anything"."""
+
+
+class Look(Protocol):
+    """What looks at the files that are named; `domains` by their names as written."""
+
+    def __call__(
+        self,
+        top: Node,
+        *,
+        authorities: Mapping[str, Authority],
+        sources: Mapping[str, SourceCommon],
+        defaults: Defaults,
+        domains: Mapping[str, Domain],
+        complain: Complain,
+    ) -> None: ...
 
 
 def files(
@@ -26,7 +44,7 @@ def files(
     domains: Mapping[str, Domain],
     complain: Complain,
 ) -> None:
-    """Look at the files that are named; `domains` by their names as written.
+    """Look at all of them.
 
     The wrapping key is keyd's business and may not even be visible from here. What the caller may not look at is
     passed over: the roles run as different users.
@@ -51,16 +69,44 @@ def files(
             complain(locate(top, place), f"names {path}, which is not a file")
         elif fault:
             complain(locate(top, place), f"the secret {path} {fault}; run: chmod 0600 {path}")
-        elif kind == "certificates" and not _holds_certificates(path):
-            complain(locate(top, place), f"{path} holds no certificates (PEM)")
+        elif kind == "certificates" and (lack := _lack_of_certificates(path)):
+            complain(locate(top, place), f"{path} holds {lack} (PEM)")
 
 
-def _holds_certificates(path: Path) -> bool:
-    """True as well when that cannot be seen from here."""
+def certificates(
+    top: Node,
+    *,
+    authorities: Mapping[str, Authority],
+    sources: Mapping[str, SourceCommon],
+    defaults: Defaults,
+    domains: Mapping[str, Domain],
+    complain: Complain,
+) -> None:
+    """Look at those that hold certificates, which the caller needs: that they cannot be read is a fault."""
+    for place, path, kind in (*_of_authorities(authorities), *_of_sources(sources), *_of_policies(defaults, domains)):
+        if kind != "certificates":
+            continue
+        try:
+            with path.open("rb"):
+                lack = _lack_of_certificates(path)
+        except OSError as error:
+            complain(locate(top, place), f"names {path}: {os.strerror(error.errno or 0)}")
+            continue
+        if lack is not None:
+            complain(locate(top, place), f"{path} holds {lack} (PEM)")
+
+
+def _lack_of_certificates(path: Path) -> str | None:
+    """What is wrong with them; None as well when that cannot be seen from here."""
     try:
-        return b"-----BEGIN CERTIFICATE-----" in path.read_bytes()
+        if b"-----BEGIN CERTIFICATE-----" not in path.read_bytes():
+            return "no certificates"
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        return "a certificate that cannot be read"
     except OSError:
-        return True
+        return None
+    return None
 
 
 def _of_authorities(found: Mapping[str, Authority]) -> Iterator[_Named]:
@@ -105,6 +151,9 @@ def _of_policies(defaults: Defaults, domains: Mapping[str, Domain]) -> Iterator[
             yield [*place, "reply", "dkim", "key_file"], policy.reply.dkim.key_file, "secret"
         if policy.reply.config_directory is not None:
             yield [*place, "reply", "config_directory"], policy.reply.config_directory, "directory"
+        for position, target in enumerate(policy.deliver):
+            if isinstance(target, LdapTarget) and target.ca_bundle is not None:
+                yield [*place, "deliver", position, "ca_bundle"], target.ca_bundle, "certificates"
 
 
 def written_policies(defaults: Defaults, domains: Mapping[str, Domain]) -> Iterator[tuple[Steps, Policy]]:

@@ -70,11 +70,21 @@ def _text(value: str) -> str:
 Text = Annotated[str, AfterValidator(_text), Field(min_length=1)]
 
 
+LONGEST_READING = timedelta(hours=1)
+
+
+def _worth_waiting_for(timeout: timedelta) -> timedelta:
+    # While it is read nobody of that source joins or leaves, and that it does not answer is told only afterwards.
+    if timeout > LONGEST_READING:
+        raise ValueError("must be 1h at most: meanwhile nobody joins or leaves, and nobody is told why")
+    return timeout
+
+
 class SourceCommon(Section):
     """What every source has: how often the worker reads it, and how long one reading may take."""
 
     every: LastingDuration = timedelta(hours=1)
-    timeout: LastingDuration = timedelta(seconds=60)
+    timeout: Annotated[LastingDuration, AfterValidator(_worth_waiting_for)] = timedelta(seconds=60)
 
     @property
     def has_password(self) -> bool:

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The configured authorities as ACME clients: a connection to each, and whose account a request is signed with."""
 
+import hashlib
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from acme_milter import __version__
 from acme_milter.acme.client import AcmeClient
 from acme_milter.acme.network import Network
+from acme_milter.acme.transport import tls_context
+from acme_milter.config.fault import ConfigFaults, Fault
 from acme_milter.config.schema import Authority, Config
 from acme_milter.enrollment.model import Enrollment
 from acme_milter.keys.client import KeydClient
@@ -40,8 +44,27 @@ class Authorities:
         self._clock = clock
         self._accounts = Accounts(database=database, keyd=keyd, clock=clock)
         self._networks: dict[str, tuple[tuple[object, ...], Network]] = {}
+        self._bundles: dict[Path, bytes] = {}  # SHA-256 of each ca_bundle, as it was at the last reload
         self._locks: dict[tuple[str, str], threading.Lock] = {}
         self._lock = threading.Lock()
+
+    def prepare(self, config: Config) -> None:
+        """Look at each ca_bundle of a configuration that is about to be in force: changed ones count from then on.
+
+        Raises ConfigFaults when one cannot be used, and then everything stays as it was.
+        """
+        bundles, faults = {}, []
+        for name, settings in config.authorities.items():
+            if settings.ca_bundle is not None:
+                try:
+                    bundles[settings.ca_bundle] = _digest_of(settings.ca_bundle)
+                except OSError as error:
+                    what = f"{settings.ca_bundle}: {error.strerror or 'no certificates in it'}"
+                    faults.append(Fault(0, f"authorities.{name}.ca_bundle", what, config.path))
+        if faults:
+            raise ConfigFaults(faults)
+        with self._lock:
+            self._bundles = bundles
 
     def settings(self, name: str) -> Authority:
         """Raises AuthorityUnusable when there are none any more."""
@@ -53,12 +76,13 @@ class Authorities:
     def network(self, name: str) -> Network:
         """The connection to an authority, for what needs no account.
 
-        One whose directory has changed is made anew; whoever is working with the old one can go on doing so.
-        Raises AuthorityUnusable when what the configuration says of it cannot be used.
+        One whose directory or ca_bundle has changed is made anew; whoever is working with the old one can go on doing
+        so. Raises AuthorityUnusable when what the configuration says of it cannot be used.
         """
         settings = self.settings(name)
-        wanted = (settings.directory, settings.ca_bundle, settings.limits.connections)
         with self._lock:
+            trusted = self._trusted(name, settings)
+            wanted = (settings.directory, settings.ca_bundle, trusted, settings.limits.connections)
             made_with, network = self._networks.get(name, (None, None))
             if network is None or made_with != wanted:
                 network = self._connect(name, settings)
@@ -162,6 +186,16 @@ class Authorities:
         with self._database.read() as connection:
             return accounts.ordered_with(connection, enrollment)
 
+    def _trusted(self, name: str, settings: Authority) -> bytes | None:
+        """What the ca_bundle was at the last reload, or is now where that was not looked at."""
+        path = settings.ca_bundle
+        if path is not None and path not in self._bundles:
+            try:
+                self._bundles[path] = _digest_of(path)
+            except OSError as error:
+                raise _unusable(name, path, error) from None
+        return None if path is None else self._bundles[path]
+
     def _connect(self, name: str, settings: Authority) -> Network:
         try:
             return Network(
@@ -172,6 +206,14 @@ class Authorities:
                 clock=self._clock,
             )
         except OSError as error:
-            raise AuthorityUnusable(
-                f"authorities.{name}.ca_bundle: {settings.ca_bundle}: {error.strerror or 'no certificates in it'}"
-            ) from None
+            raise _unusable(name, settings.ca_bundle, error) from None
+
+
+def _digest_of(bundle: Path) -> bytes:
+    """SHA-256 of certificates that can be trusted. Raises OSError when there are none."""
+    tls_context(bundle)
+    return hashlib.sha256(bundle.read_bytes()).digest()
+
+
+def _unusable(name: str, bundle: Path | None, error: OSError) -> AuthorityUnusable:
+    return AuthorityUnusable(f"authorities.{name}.ca_bundle: {bundle}: {error.strerror or 'no certificates in it'}")

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from acme_milter.acme.problem import AcmeError, BadAnswer
+from acme_milter.certificate.chain import load_trust_roots
 from acme_milter.certificate.issued import IssuedCertificate, check_issued
 from acme_milter.certificate.lint import check_lint, lint_is_installed
 from acme_milter.certificate.refusal import CertificateRefused
@@ -165,12 +166,15 @@ class Issuance:
 
     def _trust_roots(self, enrollment: Enrollment) -> list[bytes] | None:
         path = self.desk.authority(enrollment).trust_roots
+        if path is None:
+            return None
         try:
-            return None if path is None else [path.read_bytes()]
-        except OSError as error:
-            raise AuthorityUnusable(
-                f"authorities.{enrollment.authority}.trust_roots: {path}: {error.strerror}"
-            ) from None
+            roots = [path.read_bytes()]
+            load_trust_roots(roots)
+        except (OSError, ValueError) as error:
+            what = error.strerror if isinstance(error, OSError) else "no certificates that can be read"
+            raise AuthorityUnusable(f"authorities.{enrollment.authority}.trust_roots: {path}: {what}") from None
+        return roots
 
 
 def _supersede(connection: sa.Connection, enrollment: Enrollment, now: datetime) -> None:

@@ -30,7 +30,9 @@ class _Judgement:
 
 
 class Reloader:
-    """``prepare`` is called with a configuration that is about to be in force; it may raise SigningKeyUnavailable."""
+    """``prepare`` is called with a configuration that is about to be in force; it may raise SigningKeyUnavailable and
+    ConfigFaults.
+    """
 
     def __init__(
         self, standing: StandingConfig, prepare: Callable[[Config], object], clock: Callable[[], datetime]
@@ -59,7 +61,7 @@ class Reloader:
         """Read the file again. Returns whether its configuration is in force now; otherwise the old one still is."""
         old = self._standing.file()
         try:
-            new = load(old.path)
+            new = load(old.path, certificates=True)
             self._prepare(new)
         except ConfigFaults as found:
             return self._refuse(found.faults)

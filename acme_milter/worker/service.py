@@ -104,7 +104,12 @@ class Worker:
         self._delivering = delivering = self._make_delivering(vault)
         lookup = KeyLookup(config.dns.nameservers, timeout=config.dns.timeout.total_seconds())
         answerer = Answerer(self.config, vault)
-        self._reloader = reloader = Reloader(self._standing, answerer.prepare, self._clock.now)
+
+        def prepare(new: Config) -> None:
+            answerer.prepare(new)
+            self._authorities.prepare(new)
+
+        self._reloader = reloader = Reloader(self._standing, prepare, self._clock.now)
         intake = Intake(
             config=self.config,
             database=self._database,

@@ -52,9 +52,19 @@ class ClockWatch:
         )
 
     def has_jumped(self, authority: str) -> bool:
-        """Whether the clock jumped, and the authority has not confirmed since then that it is right."""
+        """Whether the clock jumped, and nobody has confirmed since then that it is right.
+
+        There is one clock: where the authority does not speak against it, as one that sends no Date never does,
+        another one's word is as good.
+        """
         self._notice()
-        return authority in self._in_doubt
+        if authority not in self._in_doubt:
+            return False
+        return self.objection(authority) is not None or not any(map(self.is_confirmed, tuple(self._confirmed)))
+
+    def believe(self, authority: str) -> None:
+        """A person has let renewals pass although the clock jumped: that is enough until it jumps again."""
+        self._in_doubt.discard(authority)
 
     def is_confirmed(self, authority: str) -> bool:
         """Whether the authority has said, since the start and since any jump, that the clock is right."""

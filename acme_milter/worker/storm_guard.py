@@ -67,6 +67,9 @@ class StormGuard:
         with self._database.write() as connection:
             released = holds.ask(connection, _name(authority), found[0], now, found[1])
         if released:
+            if jumped:
+                # An authority that sends no Date will never confirm it, and a person is not to be asked each minute.
+                self._watch.believe(authority)
             self._seen[authority] = now, passed
             self._told.discard(authority)
         elif authority not in self._told:

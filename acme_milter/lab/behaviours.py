@@ -12,7 +12,7 @@ ANSWERED = ("valid",)
 class Behaviour:
     """`does` says what the authority does; `knobs` have the test CA do it. `settings` are the authority's keys that
     meet it, none where the defaults do. `state` is how an enrollment ends, `replies` what the authority makes of those
-    that it gets.
+    that it gets from each address: the mailbox and so many `aliases`, which are in its certificate.
     """
 
     name: str
@@ -21,6 +21,7 @@ class Behaviour:
     settings: Mapping[str, object] = field(default_factory=dict)
     state: str = "active"
     replies: tuple[str, ...] = ANSWERED
+    aliases: int = 0
 
 
 _TIMES = (
@@ -58,6 +59,18 @@ _TIMES = (
         knobs={"VALIDATE_AT": "post", "REPLY_PATIENCE": 2},
     ),
     Behaviour(name="reads-late", does="reads its mailbox only now and then", knobs={"REPLY_READ_DELAY": 3}),
+    Behaviour(
+        name="several-addresses-at-once",
+        does="mails the challenges of all addresses of an order at once, inside newOrder",
+        knobs={"MAIL_AT": "neworder"},
+        aliases=3,
+    ),
+    Behaviour(
+        name="several-addresses-one-sender",
+        does="does so from one address, and takes each reply only when its challenge is POSTed",
+        knobs={"MAIL_AT": "neworder", "MAIL_FROM": "fixed", "VALIDATE_AT": "post"},
+        aliases=3,
+    ),
     Behaviour(
         name="no-challenge-needed",
         does="hands out authorizations that are valid already",
@@ -190,6 +203,22 @@ BEHAVIOURS = (*_TIMES, *_TOKENS, *_MAILS, *_SMIME, *_ANSWERS)
 def domain_of(behaviour: Behaviour) -> str:
     """The domain in a laboratory whose mailboxes are ordered with these settings."""
     return f"{behaviour.name}.example"
+
+
+def policy_of(behaviour: Behaviour) -> dict[str, object]:
+    """What differs for its domain, whose mailbox is `user`."""
+    policy: dict[str, object] = {"authorities": [behaviour.name]}
+    if behaviour.aliases:
+        mailbox, *aliases = addresses_of(behaviour)
+        policy["certificate"] = {"aliases": "same_certificate"}
+        policy["mailboxes"] = {"list": [mailbox], "aliases": {mailbox: aliases}}
+    return policy
+
+
+def addresses_of(behaviour: Behaviour) -> list[str]:
+    """The mailbox, and its aliases."""
+    names = ["user", *(f"alias{number}" for number in range(behaviour.aliases))]
+    return [f"{name}@{domain_of(behaviour)}" for name in names]
 
 
 def table(behaviours: tuple[Behaviour, ...] = BEHAVIOURS) -> str:

@@ -109,6 +109,17 @@ def delivery_unused(
     return {"schema": UNUSED_SCHEMA, "at": now.isoformat(), "mailboxes": rows}
 
 
+def still_there(connection: sa.Connection, address: str) -> str:
+    """A sentence for people about what of the mailbox's is still to be taken back; empty where there is none."""
+    rows = delivery_lists.where(connection, addresses=[address], everything=False)
+    titles = sorted({one.target for one in rows if one.withdraw_why is not None})
+    if not titles:
+        return ""
+    return (
+        f" What was delivered is still to be taken back from {', '.join(titles)}: acme-milter deliver list {address}."
+    )
+
+
 def delivery_row(one: Delivery, serial: str) -> Row:
     """A delivery for --json. ``error`` is why it is not there; of one that has ended, why nobody wants it. With a
     ``withdraw_why``, it is to be there no more: then the state is that of taking back, and ``error`` why it is there.

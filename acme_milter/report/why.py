@@ -18,6 +18,7 @@ from acme_milter.mailboxes.asking import ask_about
 from acme_milter.mailboxes.record import ONCE_ASKED_FOR, CameAs
 from acme_milter.mailboxes.verification import UNKNOWN_MAILBOX, Deliverability, Verdict
 from acme_milter.report.aliases import in_their_certificate, on_aliases, on_delivery_of_aliases
+from acme_milter.report.delivery_list import still_there
 from acme_milter.report.member import Known, look_up
 from acme_milter.report.rows import Row
 from acme_milter.store import authority_health, enrollments, holds, joiners, pauses, timeline
@@ -76,6 +77,7 @@ def why(connection: sa.Connection, config: Config, now: datetime, *, address: st
     if verdict is not None and aliases:
         more = on_delivery_of_aliases(ask_about(config, aliases, PATIENCE))
         reason = dataclasses.replace(reason, text=reason.text + more)
+    reason = dataclasses.replace(reason, text=reason.text + still_there(connection, story.known.address))
     return {
         "schema": SCHEMA,
         "address": story.known.address,

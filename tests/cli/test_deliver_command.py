@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from acme_milter.cli.main import cli
 from acme_milter.report.mailbox_timeline import mailbox_timeline
 from acme_milter.report.status import status
+from acme_milter.store import revocations
 from tests.delivery.depot import ALICE, BOB, Depot
 
 HOOK = {"to": "hook", "argv": ["/bin/sh", "-c", "echo in the webmail of $ACME_MILTER_LOCAL"]}
@@ -151,6 +152,11 @@ def test_who_has_nothing_to_deliver_is_told_the_next_command(depot: Depot) -> No
         ["run", ALICE, "--domain", "org.example"],
         ["retry"],
         ["retry", ALICE, "--all-failed"],
+        ["withdraw"],
+        ["withdraw", "--target", "hook"],
+        ["withdraw", ALICE, "--gone"],
+        ["withdraw", ALICE, "--domain", "org.example"],
+        ["withdraw", "--gone", "--by-hand"],
     ],
 )
 def test_who_is_meant_has_to_be_said_and_only_once(words: list[str]) -> None:
@@ -192,7 +198,7 @@ def test_a_mailbox_without_a_kept_passphrase_is_told_where_to_look(depot: Depot)
 
 def test_without_a_worker_nothing_is_done_and_the_list_is_shown(seen: Depot) -> None:
     assert states(seen)
-    for words in (["run", ALICE], ["retry", ALICE], ["passphrase", ALICE]):
+    for words in (["run", ALICE], ["retry", ALICE], ["withdraw", ALICE], ["passphrase", ALICE]):
         done = run(seen, "deliver", *words)
         assert (done.exit_code, "no worker is listening" in done.stderr) == (75, True)
 
@@ -214,6 +220,55 @@ def test_the_timeline_tells_each_delivery_once(seen: Depot) -> None:
     assert lines["delivery-done"]["text"].endswith("to hook: in the webmail of alice")
     assert "waits for a person: /bin/sh: exit status 67" in lines["delivery-failed"]["text"]
     assert lines["delivery-again"]["planned"]
+
+
+def test_what_is_taken_back_is_listed_counted_and_told_until_a_person_has_looked(depot: Depot) -> None:
+    depot.listen()
+    result = run(depot, "deliver", "withdraw", ALICE, "--target", "hook")
+    assert (result.exit_code, result.stdout) == (0, f"{ALICE}: being taken back from hook\n")
+    assert "being taken back from hook already" in run(depot, "deliver", "withdraw", ALICE, "--target", "hook").stdout
+    assert "from hook: acme-milter deliver list" in run(depot, "mailbox", "why", ALICE).stdout
+    depot.settle(depot.delivering())
+    (row,) = document(depot, "deliver", "list", "--state", "withdrawing")["deliveries"]
+    assert (row["state"], row["withdraw_why"], row["outcome"]) == (
+        "failed",
+        "a person said so",
+        "in the webmail of alice",
+    )
+    said = run(depot, "deliver", "list").stdout
+    assert re.search(r"to be taken back \(a person said so\): .*; still there: in the webmail of alice", said)
+    with depot.database.read() as connection:
+        found: dict[str, Any] = status(connection, depot.config, depot.now)
+    assert found["withdrawals"] == {"waiting": 0, "retrying": 0, "failed": 1}
+    assert {need["kind"] for need in found["needs_you"]} >= {"withdrawal", "delivery"}
+    assert "withdrawals: failed 1" in run(depot, "status").stdout
+    result = run(depot, "deliver", "withdraw", ALICE, "--target", "hook", "--by-hand")
+    assert (result.exit_code, result.stdout) == (0, f"{ALICE}: noted as removed by hand from hook\n")
+    assert states(depot, "--state", "withdrawn") == {"hook": "withdrawn"}
+    assert "removed by hand, as a person said (a person said so)" in run(depot, "deliver", "list", ALICE).stdout
+    with depot.database.read() as connection:
+        told: dict[str, Any] = mailbox_timeline(connection, depot.config, depot.now, address=ALICE)
+    lines = {entry["event"]: entry["text"] for entry in told["timeline"] if "hook" in entry["text"]}
+    assert set(lines) == {"delivery-done", "withdrawal-asked", "delivery-withdrawn"}
+    assert "from hook to be taken back: a person said so" in lines["withdrawal-asked"]
+
+
+def test_what_nobody_uses_any_more_is_taken_back_everywhere_by_one_command(depot: Depot) -> None:
+    depot.listen()
+    hook = {**HOOK, "withdraw_argv": ["/bin/sh", "-c", "echo out of the webmail of $ACME_MILTER_LOCAL"]}
+    depot.configure([hook])
+    bobs = depot.issue(BOB)
+    depot.settle(depot.delivering())
+    with depot.database.write() as connection:
+        revocations.ask(connection, bobs, 1, depot.now, by="before")
+    assert run(depot, "deliver", "withdraw", "--gone", "--domain", "org.example", "--target", "none").stdout == ""
+    result = run(depot, "deliver", "withdraw", "--gone")
+    assert (result.exit_code, result.stdout) == (0, f"{BOB}: being taken back from hook\n")
+    depot.settle(depot.delivering())
+    (row,) = document(depot, "deliver", "list", "--state", "withdrawn")["deliveries"]
+    assert (row["address"], row["outcome"]) == (BOB, "out of the webmail of bob")
+    assert document(depot, "deliver", "withdraw", "--gone")["results"] == []
+    assert document(depot, "deliver", "run", "--missing")["results"] == []
 
 
 def test_the_commands_of_the_page_can_be_pasted(depot: Depot) -> None:

@@ -186,7 +186,8 @@ class Depot:
 
     def undone(self) -> dict[str, int]:
         with self.database.read() as connection:
-            return {state.value: count for state, count in delivery_lists.undone(connection).items()}
+            going = delivery_lists.undone(connection, withdrawals=True)
+            return {state.value: count + going[state] for state, count in delivery_lists.undone(connection).items()}
 
     def settle(self, delivering: Delivering) -> None:
         """Work until nothing waits for its first attempt."""

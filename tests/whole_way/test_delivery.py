@@ -54,10 +54,34 @@ def lab(place: Path) -> Iterator[Lab]:
         {"to": "files", "path": f"{place}/files/{{local}}", "formats": ["p12-modern"]},
         {"to": "hook", "name": "broken", "argv": ["/bin/sh", "-c", "echo no such user >&2; exit 67"]},
     ]
-    (place / "files").mkdir(mode=0o700)
-    domains = {"org.example": ["used", "held"]}
-    with Lab(place / "lab", domains=domains, reply_dkim="own", defaults={"deliver": deliver}) as lab:
+    for name in ("files", "certs"):
+        (place / name).mkdir(mode=0o700)
+    domains = {"org.example": ["used", "held"], "people.example": ["revoked", "leaver", "stays"]}
+    write_people(place, "revoked", "leaver", "stays")
+    signing = {
+        "to": "signing-milter",
+        "directory": f"{place}/certs",
+        "table": f"{place}/certs/signingtable",
+        "reload": ["/usr/bin/touch", f"{place}/reloaded"],
+    }
+    people = {"source": "people", "mailboxes": {}, "leavers": {"after": "0s"}, "deliver": [signing, deliver[1]]}
+    with Lab(
+        place / "lab",
+        domains=domains,
+        reply_dkim="own",
+        defaults={"deliver": deliver},
+        sections={"sources": {"people": {"type": "csv", "path": f"{place}/people.csv"}}},
+        policies={"people.example": people},
+    ) as lab:
+        lab.wait_for_log("mailboxes-loaded source=people number=3 joined=3")
         yield lab
+
+
+def write_people(place: Path, *names: str) -> None:
+    """The file that lists who there is in people.example."""
+    file = place / "people.csv"
+    file.write_text("".join(f"{line}\n" for line in ("address,id", *(f"{one}@people.example,{one}" for one in names))))
+    os.utime(file, (0, 0))  # left alone since long ago
 
 
 def await_state(lab: Lab, address: str, target: str, state: DeliveryState) -> Delivery:
@@ -130,3 +154,34 @@ def test_a_delivery_that_a_crash_cut_off_is_done_again(lab: Lab, place: Path) ->
     assert row.attempts == 0
     assert len(set(calls.read_text().split())) == 1
     wait_until(lambda: not list((lab.directory / "tmp").glob(f"{PREFIX}*")), "both workers' files to be gone")
+
+
+def test_who_leaves_or_is_revoked_signs_no_more_and_files_stay_until_a_person_says_so(lab: Lab, place: Path) -> None:
+    names = ["revoked", "leaver", "stays"]
+    addresses = [f"{name}@people.example" for name in names]
+    assert [row["state"] for row in lab.enroll(*addresses)] == ["active"] * 3
+    for address in addresses:
+        for target in ("signing-milter", "files"):
+            await_state(lab, address, target, DeliveryState.DONE)
+    pairs = {name: place / "certs" / f"{name}@people.example-cert+key.pem" for name in names}
+    assert all("PRIVATE KEY" in pair.read_text() for pair in pairs.values())
+    revoked = lab.run_command("cert", "revoke", addresses[0], "--reason", "superseded")
+    assert revoked.returncode == 0, revoked.stderr
+    await_state(lab, addresses[0], "signing-milter", DeliveryState.WITHDRAWN)
+    for _ in range(2):  # missing at one reading, gone at the next
+        write_people(place, "revoked", "stays")
+        assert lab.run_command("mailbox", "sync", "--source", "people").returncode == 0
+    row = await_state(lab, addresses[1], "signing-milter", DeliveryState.WITHDRAWN)
+    assert row.withdraw_why == "the mailbox has left"
+    assert [name for name, pair in pairs.items() if pair.exists()] == ["stays"]
+    assert [line.split()[0] for line in (place / "certs" / "signingtable").read_text().splitlines()] == [addresses[2]]
+    assert not [file for file in (place / "certs").iterdir() if "revoked" in file.name or "leaver" in file.name]
+    files = {name: place / "files" / name / f"{name}@people.example.p12" for name in names}
+    assert all(file.exists() for file in files.values())
+    assert [need for need in lab.status()["needs_you"] if need["kind"] == "withdrawal"] == []
+    taken = lab.run_command("deliver", "withdraw", addresses[1], "--target", "files")
+    assert (taken.returncode, taken.stdout) == (0, f"{addresses[1]}: being taken back from files\n")
+    await_state(lab, addresses[1], "files", DeliveryState.WITHDRAWN)
+    assert [name for name, file in files.items() if file.exists()] == ["revoked", "stays"]
+    listed = lab.run_command("deliver", "list", addresses[1])
+    assert listed.stdout.count("withdrawn") == 2

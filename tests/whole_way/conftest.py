@@ -95,9 +95,10 @@ def own_lab() -> Iterator[Callable[..., Lab]]:
     def make(mailboxes: int = 1, **options: Any) -> Lab:
         names = [f"user{number}" for number in range(mailboxes)]
         options.setdefault("reply_dkim", "own")
+        options.setdefault("domains", {"org.example": names})
         # Other tests lint what the test CA issues; here it would be half a second for each worker that is started.
         options["authority"] = {"lint": "none", **options.get("authority", {})}
-        lab = Lab(scratch / str(len(made)), domains={"org.example": names}, **options)
+        lab = Lab(scratch / str(len(made)), **options)
         made.append(lab)
         lab.start()
         return lab

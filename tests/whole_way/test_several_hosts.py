@@ -9,9 +9,12 @@ import socketserver
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -107,33 +110,52 @@ def enroll(config: Path, addresses: Sequence[str]) -> list[str]:
     return [row["state"] for row in json.loads(done.stdout)["results"]]
 
 
-def test_two_hosts_share_the_work_and_every_mailbox_has_one_order(
-    own_lab: Callable[..., Lab], postgresql: PostgresLab, mx: Alternator, tmp_path: Path
-) -> None:
-    second_port = free_port()
-    milters = f"{{ unix:{SECOND_SOCKET}, {MILTER_PARAMETERS} }}"
-    lab = own_lab(
-        mailboxes=MAILBOXES,
-        sections={"store": {"url": postgresql.make_database().replace("+psycopg", "")}, "keys": NO_KEYS_AHEAD},
-        testca_options={"options": ["--smtp-target", f"127.0.0.1:{mx.port}"]},
-        postfix_options={
-            "master_extra": f"127.0.0.1:{second_port} inet n - n - - smtpd\n  -o {{ smtpd_milters = {milters} }}\n"
-        },
-    )
+@contextmanager
+def two_hosts(lab: Lab, mx: Alternator, second_port: int) -> Iterator[SecondHost]:
+    """The second one beside the laboratory; from here on mails come to both in turn."""
     mx.targets = itertools.cycle([lab.postfix.smtp_port, second_port])
     wait_until(lambda: accepts_connections("127.0.0.1", second_port), "the second host's Postfix")
     second = SecondHost(lab)
     try:
-        with ThreadPoolExecutor(2) as hosts:  # both are asked for the same certificates at the same time
-            states = list(
-                hosts.map(lambda config: enroll(config, lab.addresses), [lab.config_path, second.config_path])
-            )
+        yield second
+    finally:
+        second.roles.stop()
+
+
+def surroundings(postgresql: PostgresLab, mx: Alternator, second_port: int) -> dict[str, Any]:
+    milters = f"{{ unix:{SECOND_SOCKET}, {MILTER_PARAMETERS} }}"
+    return {
+        "sections": {"store": {"url": postgresql.make_database().replace("+psycopg", "")}, "keys": NO_KEYS_AHEAD},
+        "testca_options": {"options": ["--smtp-target", f"127.0.0.1:{mx.port}"]},
+        "postfix_options": {
+            "master_extra": f"127.0.0.1:{second_port} inet n - n - - smtpd\n  -o {{ smtpd_milters = {milters} }}\n"
+        },
+    }
+
+
+def enroll_from_both(lab: Lab, second: SecondHost, addresses: Sequence[str]) -> list[list[str]]:
+    """Both are asked for the same certificates at the same time."""
+    with ThreadPoolExecutor(2) as hosts:
+        return list(hosts.map(lambda config: enroll(config, addresses), [lab.config_path, second.config_path]))
+
+
+def assert_calm(*logs: str) -> None:
+    for log in logs:
+        assert "internal-error" not in log
+        assert "store-unavailable" not in log
+
+
+def test_two_hosts_share_the_work_and_every_mailbox_has_one_order(
+    own_lab: Callable[..., Lab], postgresql: PostgresLab, mx: Alternator, tmp_path: Path
+) -> None:
+    second_port = free_port()
+    lab = own_lab(mailboxes=MAILBOXES, **surroundings(postgresql, mx, second_port))
+    with two_hosts(lab, mx, second_port) as second:
+        states = enroll_from_both(lab, second, lab.addresses)
         exported = subprocess.run(
             command(second.config_path, "export", lab.addresses[0], "--format", "pem", "--out", str(tmp_path / "out")),
             capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
-    finally:
-        second.roles.stop()
     assert states == [["active"] * MAILBOXES] * 2
     ordered = [address for order in lab.authority.orders() for address in order["identifiers"]]
     assert sorted(ordered) == sorted(lab.addresses)
@@ -141,6 +163,41 @@ def test_two_hosts_share_the_work_and_every_mailbox_has_one_order(
     assert sum(recorded) == MAILBOXES
     assert all(recorded), f"each host answers the mails that come to it: {recorded}"
     assert exported.returncode == 0, exported.stderr
-    for log in (lab.log_text(), second.log.read_text()):
-        assert "internal-error" not in log
-        assert "store-unavailable" not in log
+    assert_calm(lab.log_text(), second.log.read_text())
+
+
+def test_two_hosts_prove_a_mailbox_and_its_aliases_for_two_certificates_whichever_gets_the_mails(
+    own_lab: Callable[..., Lab], postgresql: PostgresLab, mx: Alternator
+) -> None:
+    """All challenges of an order come at once, half of them to each host, and most of them before their turn."""
+    second_port = free_port()
+    mailboxes = {f"user{number}@org.example": [f"a{number}@org.example", f"b{number}@org.example"] for number in (0, 1)}
+    everybody = [address for mailbox, aliases in mailboxes.items() for address in (mailbox, *aliases)]
+    lab = own_lab(
+        domains={"org.example": [address.partition("@")[0] for address in everybody]},
+        policies={
+            "org.example": {
+                "certificate": {"layout": "dual", "aliases": "same_certificate"},
+                "mailboxes": {"list": list(mailboxes), "aliases": mailboxes},
+            }
+        },
+        authority={"limits": {"mails_per_hour": 12}},
+        knobs={"MAIL_AT": "neworder"},
+        **surroundings(postgresql, mx, second_port),
+    )
+    with two_hosts(lab, mx, second_port) as second:
+        states = enroll_from_both(lab, second, list(mailboxes))
+        status = json.loads(lab.run_command("authority", "list", "--json").stdout)
+    assert states == [["active"] * 4] * 2  # two certificates each
+    ordered = sorted(sorted(order["identifiers"]) for order in lab.authority.orders())
+    assert ordered == sorted(2 * [sorted((mailbox, *aliases)) for mailbox, aliases in mailboxes.items()])
+    replies = Counter(reply["sender"] for reply in lab.authority.history("reply-received"))
+    assert replies == dict.fromkeys(everybody, 2)
+    logs = (lab.log_text(), second.log.read_text())
+    accepted = [log.count("challenge-accepted") for log in logs]
+    assert sum(accepted) == 12
+    assert all(accepted), f"each host answers the mails that come to it: {accepted}"
+    assert any('reply="in its turn"' in log for log in logs)
+    assert [lab.postfix.inbox(address) for address in everybody] == [[]] * 6
+    assert status["authorities"][0]["budgets"]["mails_per_hour"] == {"used": 12, "limit": 12}
+    assert_calm(*logs)

@@ -9,11 +9,13 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Config
 from acme_milter.delivery.wanted import targets_for
 from acme_milter.delivery.whereabouts import takes_back
+from acme_milter.mailboxes.holder import holder_of
 from acme_milter.report.member import look_up
 from acme_milter.report.rows import Row, instant
 from acme_milter.report.unanswerable import Unanswerable
 from acme_milter.store import delivery_lists, overview, withdrawals
 from acme_milter.store.deliveries import Delivery, DeliveryState
+from acme_milter.store.withdrawals import Unused
 
 SCHEMA = "acme-milter/deliver-list/1"
 MISSING_SCHEMA = "acme-milter/deliver-missing/1"
@@ -103,10 +105,16 @@ def delivery_unused(
     for one in withdrawals.unused(connection):
         if domain not in {None, one.address.rpartition("@")[2]}:
             continue
-        if target == one.target or (target is None and takes_back(config, one.address, one.target, one.kind)):
+        if target == one.target or (target is None and gives_back(connection, config, one)):
             found.setdefault(one.address, set()).add(one.target)
     rows = [{"address": address, "targets": sorted(titles)} for address, titles in found.items()]
     return {"schema": UNUSED_SCHEMA, "at": now.isoformat(), "mailboxes": rows}
+
+
+def gives_back(connection: sa.Connection, config: Config, one: Unused) -> bool:
+    """Whether what is there is taken back by itself."""
+    holder = holder_of(connection, config, one.address, one.principal)
+    return takes_back(config, holder, one.address, one.target, one.kind)
 
 
 def still_there(connection: sa.Connection, address: str) -> str:

@@ -23,6 +23,7 @@ class Unused:
 
     certificate_id: str
     address: str
+    principal: str
     target: str
     kind: str
     why: str
@@ -164,7 +165,14 @@ def unused(connection: sa.Connection, address: str | None = None) -> list[Unused
         else_=None,
     )
     query = (
-        sa.select(table.c.certificate_id, table.c.address, table.c.target, table.c.kind, why.label("why"))
+        sa.select(
+            table.c.certificate_id,
+            table.c.address,
+            certificate.c.principal,
+            table.c.target,
+            table.c.kind,
+            why.label("why"),
+        )
         .select_from(
             table.join(certificate, certificate.c.id == table.c.certificate_id)
             .outerjoin(mailbox, mailbox.c.address == table.c.address)

@@ -14,6 +14,7 @@ from acme_milter.delivery.wanted import targets_for
 from acme_milter.delivery.whereabouts import sections_for, takes_back
 from acme_milter.eventlog import Event, log_exception
 from acme_milter.keys.client import KeydClient
+from acme_milter.mailboxes.holder import holder_of
 from acme_milter.store import deliveries, delivery_leases, mailbox_keys, withdrawals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
@@ -62,8 +63,15 @@ class DeliveryWork:
         with self._database.read() as connection:
             over = why_over(connection, config, job.one, certificate, now)
             unused = None if over is None else why_unused(connection, config, certificate)
+            holder = holder_of(connection, config, certificate.address, certificate.principal)
         if over is not None:
-            self._over(job, over, unused)
+            one = job.one
+            gives_back = takes_back(config, holder, one.address, one.target, one.kind)
+            # What may be there already does not stay there because its turn is over.
+            if unused is not None and one.begun_at is not None and gives_back:
+                self._results.turned_back(job, unused)
+            else:
+                self._results.ended(job, over)
             return
         found = targets_for(config, certificate.address, certificate.principal, certificate.authority)
         section = found[job.one.target]
@@ -72,19 +80,12 @@ class DeliveryWork:
         if delivered is not None:
             self._results.done(job, delivered)
 
-    def _over(self, job: Job, why: str, unused: str | None) -> None:
-        """What may be there already is taken back, where the target does so by itself."""
-        one = job.one
-        gives_back = takes_back(self._config(), one.address, one.target, one.kind)
-        if unused is not None and one.begun_at is not None and gives_back:
-            self._results.turned_back(job, unused)
-        else:
-            self._results.ended(job, why)
-
     def _take_back(self, job: Job) -> None:
         """By the section that the configuration has for it now: of whoever has left there may be none any more."""
         one, certificate, config = job.one, job.certificate, self._config()
-        sections = sections_for(config, one.address, one.target, one.kind)
+        with self._database.read() as connection:
+            holder = holder_of(connection, config, one.address, certificate.principal)
+        sections = sections_for(config, holder, one.address, one.target, one.kind)
         if len(sections) != 1:
             self._results.failed(job, _nowhere(one, len(sections)))
             return

@@ -7,8 +7,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
-from acme_milter.delivery.whereabouts import takes_back
 from acme_milter.eventlog import Event
+from acme_milter.report.delivery_list import gives_back
 from acme_milter.store import audit, certificates, deliveries, mailboxes, passphrases, withdrawals
 from acme_milter.store.database import Database
 from acme_milter.store.deliveries import Delivery
@@ -91,7 +91,7 @@ class WithdrawalCalls:
     def _gone(self, connection: sa.Connection, address: str, title: str | None) -> set[str]:
         config, changed = self._config(), set[str]()
         for one in withdrawals.unused(connection, address):
-            if title == one.target or (title is None and takes_back(config, one.address, one.target, one.kind)):
+            if title == one.target or (title is None and gives_back(connection, config, one)):
                 certificate, target = certificates.get(connection, one.certificate_id), one.target
 
                 def is_meant(row: Delivery, target: str = target) -> bool:

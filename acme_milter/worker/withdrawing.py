@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Config
 from acme_milter.delivery.whereabouts import takes_back
 from acme_milter.eventlog import Event
+from acme_milter.mailboxes.holder import holder_of
 from acme_milter.store import audit, certificates, deliveries, mailboxes, revocations, withdrawals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.deliveries import Delivery
@@ -30,8 +31,10 @@ def plan_withdrawals(
     ``which`` ones a person names. Returns their titles, with those of deliveries that had not begun and end.
     """
 
+    holder = holder_of(connection, config, certificate.address, certificate.principal)
+
     def by_policy(one: Delivery) -> bool:
-        return takes_back(config, one.address, one.target, one.kind)
+        return takes_back(config, holder, one.address, one.target, one.kind)
 
     chosen = which or by_policy
     titles = [one.target for one in deliveries.of_certificate(connection, certificate.id) if chosen(one)]

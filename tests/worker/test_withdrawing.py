@@ -120,8 +120,8 @@ def apply(depot: Depot, **changes: Any) -> None:
     write_difference(depot.database, depot.config, Difference(source="list", number=0, **changes), depot.now)
 
 
-def leave(depot: Depot, address: str = ALICE) -> None:
-    row = known(address, first_seen_at=depot.now, missing_since=depot.now, left_at=depot.now)
+def leave(depot: Depot) -> None:
+    row = known(first_seen_at=depot.now, missing_since=depot.now, left_at=depot.now, groups=frozenset({"staff"}))
     apply(depot, left=(row,))
     depot.config = depot.config.with_members([])
 
@@ -317,6 +317,8 @@ def configured(depot: Depot, *, domain: dict[str, Any], defaults: list[Any] | No
     depot.config = load_text(text + yaml.safe_dump(document), depot.config_path)
 
 
+LISTED = {"list": [BOB]}
+STAFF = {"match": {"group": "staff"}, "deliver": [GIVES_BACK]}
 ELSEWHERE = {**GIVES_BACK, "withdraw_argv": ["/bin/false"]}
 
 
@@ -330,6 +332,7 @@ ELSEWHERE = {**GIVES_BACK, "withdraw_argv": ["/bin/false"]}
             "/bin/true",
         ),
         ({"domain": {"deliver": []}}, "no target hook"),
+        ({"domain": {"deliver": [ELSEWHERE], "mailboxes": {**LISTED, "groups": [STAFF]}}}, "/bin/true"),
         (
             {
                 "domain": {
@@ -366,6 +369,18 @@ def test_the_target_of_who_has_left_is_looked_for_where_it_can_have_been(
     assert f"acme-milter deliver withdraw {ALICE} --target hook --by-hand" in (row.last_error or "")
     assert withdraw(depot, ALICE, target="hook", by_hand=True) == [("by-hand", ["hook"])]
     assert depot.row(certificate).state is DeliveryState.WITHDRAWN
+
+
+def test_what_a_successor_in_another_group_would_have_elsewhere_is_not_looked_for_there(
+    depot: Depot, wall: Wall
+) -> None:
+    certificate = depot.issue()
+    work_off(depot, wall)
+    pass_on(depot)
+    configured(depot, domain={"deliver": [ELSEWHERE], "mailboxes": {**LISTED, "groups": [STAFF]}})
+    work_off(depot, wall)
+    assert "several different targets hook" in (depot.row(certificate).last_error or "")
+    assert wall.gone == []
 
 
 def test_a_person_has_anything_taken_back_and_brought_anew(depot: Depot, wall: Wall) -> None:

@@ -25,6 +25,7 @@ from acme_milter.lab.system import Lab
 from acme_milter.worker.answer import SigningKeyUnavailable, load_signers
 from acme_milter.worker.reload import Reloader
 from acme_milter.worker.standing_config import StandingConfig
+from tests.protocol.smime_mail import root
 
 GOOD = (
     "authorities: {a: {preset: castle, agree_tos: true}}\ndomains:\n  o.example: {mailboxes: {list: [x@o.example]}}\n"
@@ -134,7 +135,7 @@ def test_keys_that_wait_for_a_restart_are_named_and_stay_what_they_are(
 def lab() -> Iterator[Lab]:
     scratch = Path(tempfile.mkdtemp(prefix="reload-"))  # a unix socket's path has room for 107 octets only
     scratch.chmod(0o755)
-    names = [f"user{number}" for number in range(6)]
+    names = [f"user{number}" for number in range(7)]
     listed = {"mailboxes": {"list": [f"{name}@org.example" for name in names[:5]]}}
     with Lab(
         scratch / "lab", domains={"org.example": names}, policies={"org.example": listed}, reply_dkim="own"
@@ -215,3 +216,14 @@ def test_the_configuration_in_force_is_a_whole_one(file: File) -> None:
     assert file.reloader.reload()
     seen.append(file.standing.current())
     assert [set(config.managed()) for config in seen] == [{"x@o.example"}, {"new@o.example"}]
+
+
+def test_other_certificates_in_the_ca_bundle_count_from_the_hangup_on(lab: Lab) -> None:
+    """The last one: afterwards the laboratory's authority counts as broken."""
+    bundle, mailbox = lab.config_path.parent / "its-own-ca.pem", lab.addresses[6]
+    bundle.write_bytes(lab.authority.ca_bundle.read_bytes())
+    changed(lab, 7, ca_bundle=str(bundle))
+    bundle.write_bytes(root().pem)
+    changed(lab, 7)
+    lab.run_command("enroll", mailbox)
+    lab.wait_for_log("TLS certificate refused")

@@ -208,10 +208,11 @@ def _details(document: Document) -> list[str]:
         if one["in_flight_limit"] is None:
             lines.append(f"{one['authority']}: is not configured any more")
             continue
-        limit = one["orders_per_hour"] or one["mails_per_hour"]
-        budget = f"{one['orders_last_hour']}/{limit}" if limit else f"{one['orders_last_hour']}"
+        orders, mails = one["orders_per_hour"], one["mails_per_hour"]
+        budget = f"{one['orders_last_hour']}/{orders} orders" if orders else f"{one['orders_last_hour']} orders"
+        budget += f" and {one['mails_last_hour']}/{mails} challenge mails" if mails else ""
         lines.append(
-            f"{one['authority']}: {one['in_flight']}/{one['in_flight_limit']} in flight, {budget} orders this hour,"
+            f"{one['authority']}: {one['in_flight']}/{one['in_flight_limit']} in flight, {budget} this hour,"
             f" {one['failed_last_hour']}/{one['failed_per_hour']} failures"
         )
     lines += [f"stopped with {name}: {reason}" for name, reason in document["run"]["stopped"].items()]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How a bulk run is doing: by domain, by stage, by authority, and its failures by cause. A view, `bulk-status`."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,9 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
+from acme_milter.enrollment.kinds import usages_of
+from acme_milter.mailboxes.aliases import replies_for
+from acme_milter.report.forecast import policy_of
 from acme_milter.report.pace import HOUR, SAMPLE, Load, estimate, pace_of
 from acme_milter.report.unanswerable import Unanswerable
 from acme_milter.store import budgets, bulk_runs, bulk_tallies, plan_facts
@@ -127,8 +131,19 @@ def _eta(connection: sa.Connection, config: Config, run: BulkRun, left: Mapping[
         authority = config.authorities.get(name)
         if authority is not None and name not in run.stopped:
             pace = pace_of(authority.limits, plan_facts.last_durations(connection, name, SAMPLE))
-            longest = max(longest, estimate(Load(number, number), pace).takes)
+            longest = max(longest, estimate(_load(connection, config, run, name, number), pace).takes)
     return round(longest.total_seconds())
+
+
+def _load(connection: sa.Connection, config: Config, run: BulkRun, authority: str, number: int) -> Load:
+    """What the items that are left take together, concluded from some of them: a run is looked at once a second."""
+    load = Load()
+    some = bulk_tallies.some_left(connection, run.id, authority, SAMPLE)
+    for address, replaces, also_replaces in some:
+        layout = policy_of(config, address).certificate.layout
+        orders = len(usages_of(layout)) if replaces is None else 1 + (also_replaces is not None)
+        load += Load(orders, orders * replies_for(config, address, authority))
+    return Load(*(math.ceil(each * number / max(len(some), 1)) for each in (load.orders, load.mails)))
 
 
 def _grouped(reasons: list[tuple[str, int]]) -> list[dict[str, object]]:
@@ -154,6 +169,7 @@ def _authorities(
                 "in_flight_limit": None if limits is None else limits.in_flight,
                 "orders_last_hour": sum(budgets.begun(connection, name, now).values()),
                 "orders_per_hour": None if limits is None else limits.orders_per_hour,
+                "mails_last_hour": budgets.replies(connection, name, now),
                 "mails_per_hour": None if limits is None else limits.mails_per_hour,
                 "failed_last_hour": budgets.failed(connection, name, max(now - HOUR, run.counted_from)),
                 "failed_per_hour": None if limits is None else limits.failed_per_hour,

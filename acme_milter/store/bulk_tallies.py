@@ -73,6 +73,23 @@ def outcomes(connection: sa.Connection, run_id: str) -> dict[Outcome, int]:
     return {Outcome(row.outcome): row.number for row in rows}
 
 
+def some_left(
+    connection: sa.Connection, run_id: str, authority: str, limit: int
+) -> list[tuple[str, str | None, str | None]]:
+    """(address, replaces_id, also_replaces_id) of items without an end, by address: of every domain some."""
+    rows = connection.execute(
+        sa.select(items.c.address, items.c.replaces_id, items.c.also_replaces_id)
+        .where(
+            items.c.run_id == run_id,
+            items.c.authority == authority,
+            items.c.outcome.in_([outcome.value for outcome in UNENDED_OUTCOMES]),
+        )
+        .order_by(items.c.address)
+        .limit(limit)
+    )
+    return [(row.address, row.replaces_id, row.also_replaces_id) for row in rows]
+
+
 def stages(connection: sa.Connection, run_id: str) -> dict[State, int]:
     """Where the enrollments stand that are under way."""
     rows = connection.execute(

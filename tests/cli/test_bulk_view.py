@@ -43,7 +43,8 @@ RUNNING: dict[str, Any] = {
             "in_flight_limit": 50,
             "orders_last_hour": 16,
             "orders_per_hour": 300,
-            "mails_per_hour": None,
+            "mails_per_hour": 60,
+            "mails_last_hour": 24,
             "failed_last_hour": 9,
             "failed_per_hour": 25,
         }
@@ -75,7 +76,7 @@ def test_a_terminal_gets_a_bar_for_each_domain_and_the_rest_below() -> None:
     assert "1100/1100" in shown
     assert "waiting for mail 31 · replying 12 · finalizing 7" in shown
     assert "failed, 6: mailbox over quota (552)" in shown
-    assert "pubca: 50/50 in flight, 16/300 orders this hour, 9/25 failures" in shown
+    assert "pubca: 50/50 in flight, 16/300 orders and 24/60 challenge mails this hour, 9/25 failures" in shown
     assert "Ctrl-C pauses the run" in shown
 
 

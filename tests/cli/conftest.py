@@ -3,7 +3,6 @@
 
 import json
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from acme_milter.lab.system import Lab
+from tests.forked_commands import Lab
 
 OBSERVED = "observed.example"
 
@@ -24,9 +23,7 @@ class Office:
 
     def run(self, *arguments: str, code: int = 0, given: str | None = None) -> tuple[str, str]:
         """(standard output, standard error) of a command that ends with ``code``."""
-        done = subprocess.run(
-            self.lab.command(*arguments), input=given or "", capture_output=True, text=True, timeout=60, check=False
-        )
+        done = self.lab.run_command(*arguments, given=given or "", timeout=60)
         assert done.returncode == code, (done.stdout, done.stderr)
         return done.stdout, done.stderr
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked_commands import run_forked
+
 ROOT = Path(__file__).parents[2]
 GOOD = (
     "authorities: {castle: {preset: castle, agree_tos: true}}\n"
@@ -20,13 +22,7 @@ BAD = "milter: {cpu: x}\nworker: {thread: 4}\n"
 
 
 def acme_milter(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "acme_milter", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | environment,
-    )
+    return run_forked([sys.executable, "-m", "acme_milter", *map(str, arguments)], environment=environment)
 
 
 def config_file(directory: Path, text: str) -> Path:

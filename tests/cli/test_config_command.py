@@ -18,18 +18,15 @@ from acme_milter.report.member_view import member
 from acme_milter.store import mailboxes
 from acme_milter.store.database import Database
 from acme_milter.store.schema import mailbox
+from tests.forked_commands import run_forked
 
 EXAMPLE = Path(__file__).parents[2] / "contrib" / "examples"
 BOARD = "CN=Board,OU=Groups,DC=corp,DC=example,DC=com"
 
 
 def config(path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "acme_milter", "config", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | {"ACME_MILTER_CONFIG": str(path)},
+    return run_forked(
+        [sys.executable, "-m", "acme_milter", "config", *arguments], environment={"ACME_MILTER_CONFIG": str(path)}
     )
 
 

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from acme_milter.cli.enroll import enroll
 from acme_milter.ipc.server import FrameServer
 from acme_milter.keys.wrapping_key import create_wrapping_key_file
+from tests.forked_commands import run_forked
 
 
 def configured(directory: Path) -> Path:
@@ -46,7 +47,7 @@ def command(config: Path, *arguments: str) -> list[str]:
 )
 def test_asking_for_nothing_is_wrong_usage(tmp_path: Path, arguments: tuple[str, ...], given: str, words: str) -> None:
     run = command(configured(tmp_path), "enroll", *arguments)
-    done = subprocess.run(run, input=given, capture_output=True, text=True, timeout=60)
+    done = run_forked(run, given=given)
     assert done.returncode == 2
     assert words in done.stderr
 
@@ -54,7 +55,7 @@ def test_asking_for_nothing_is_wrong_usage(tmp_path: Path, arguments: tuple[str,
 def test_without_a_worker_it_names_the_command_that_starts_one(tmp_path: Path) -> None:
     config = configured(tmp_path)
     run = command(config, "enroll", "alice@org.example")
-    done = subprocess.run(run, capture_output=True, text=True, timeout=60)
+    done = run_forked(run)
     assert done.returncode == 75
     assert f"start it with: acme-milter --config {config} run" in done.stderr
 
@@ -69,7 +70,7 @@ def test_under_mode_observe_it_says_that_no_certificate_will_come(tmp_path: Path
 
     with FrameServer(tmp_path / "c.sock", 0o600, handle, threads=1):
         run = command(config, "enroll", "alice@org.example")
-        done = subprocess.run(run, capture_output=True, text=True, timeout=60)
+        done = run_forked(run)
     assert (done.returncode, done.stdout) == (0, "alice@org.example: opened\n")
     assert ("set mode: enforce and reload" in done.stderr) is told
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
 from acme_milter.config.loader import load
 from tests.cli.conftest import Office
+from tests.forked_commands import run_forked
 
 ALICE, NEVER = "alice@org.example", "never@org.example"
 DOCS = Path(__file__).parents[2] / "docs"
@@ -109,8 +110,7 @@ def test_a_key_that_is_given_out_once_is_kept_until_its_passphrase_has_been_writ
 
     def export(*options: str) -> tuple[int, str]:
         command = ["export", quentin, "--out", str(tmp_path / "files"), *options]
-        run = [sys.executable, "-m", "acme_milter", "--config", str(config), *command]
-        done = subprocess.run(run, capture_output=True, text=True, timeout=60)
+        done = run_forked([sys.executable, "-m", "acme_milter", "--config", str(config), *command])
         return done.returncode, done.stderr
 
     to_list = ("--format", "gmail-csv", "--passphrases", str(tmp_path / "list"))

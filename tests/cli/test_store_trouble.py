@@ -14,6 +14,7 @@ import pytest
 from acme_milter.cli.store import as_owner, store_fault
 from acme_milter.config.loader import load
 from acme_milter.store.database import Database, StoreUnusable
+from tests.forked_commands import run_forked
 
 COMMANDS = (("status",), ("export", "alice@org.example", "--out", "."))
 
@@ -32,8 +33,7 @@ def configured(directory: Path, url: str | None = None) -> Path:
 
 
 def acme_milter(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    run = [sys.executable, "-m", "acme_milter", "--config", str(config), *arguments]
-    return subprocess.run(run, capture_output=True, text=True, timeout=60)
+    return run_forked([sys.executable, "-m", "acme_milter", "--config", str(config), *arguments])
 
 
 def damaged(path: Path) -> None:

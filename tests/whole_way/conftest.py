@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from acme_milter.lab.system import Lab
+from tests.forked_commands import Lab
 
 MAILBOXES = 120
 AUTO = "auto.example"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from acme_milter.lab.behaviours import BEHAVIOURS, Behaviour, addresses_of, domain_of, policy_of, table
-from acme_milter.lab.system import Lab
+from tests.forked_commands import Lab
 
 PAGE = Path(__file__).parents[2] / "docs" / "authorities.md"
 

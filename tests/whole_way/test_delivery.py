@@ -16,10 +16,10 @@ from acme_milter.eventlog import Event
 from acme_milter.ipc.client import FrameClient
 from acme_milter.ipc.server import PEER_UID
 from acme_milter.lab.processes import wait_until
-from acme_milter.lab.system import Lab
 from acme_milter.store import deliveries, timeline
 from acme_milter.store.database import Database
 from acme_milter.store.deliveries import Delivery, DeliveryState
+from tests.forked_commands import Lab
 
 # Keeps what it is given in PLACE/LOCAL; for `held` it says that it is there, and goes on when somebody lets it.
 _IMPORT = """#!/bin/sh

@@ -23,6 +23,7 @@ from acme_milter.lab.postfix_config import MILTER_PARAMETERS
 from acme_milter.lab.postgresql import PostgresLab
 from acme_milter.lab.processes import ChildProcess, accepts_connections, free_port, wait_until
 from acme_milter.lab.system import Lab
+from tests.forked_commands import run_forked
 
 MAILBOXES = 12
 SECOND_SOCKET = "acme-milter/second.sock"  # from Postfix's queue directory
@@ -105,7 +106,7 @@ def command(config: Path, *arguments: str) -> list[str]:
 def enroll(config: Path, addresses: Sequence[str]) -> list[str]:
     """The states in which the mailboxes' enrollments ended."""
     arguments = ("enroll", "--wait", "--json", "--timeout", "60", *addresses)
-    done = subprocess.run(command(config, *arguments), capture_output=True, text=True, timeout=90, check=False)
+    done = run_forked(command(config, *arguments), timeout=90)
     assert done.stdout.startswith("{"), done.stderr
     return [row["state"] for row in json.loads(done.stdout)["results"]]
 

@@ -21,10 +21,10 @@ from acme_milter.config.member import Member
 from acme_milter.config.schema import Config
 from acme_milter.ipc.client import FrameClient
 from acme_milter.lab.processes import wait_until
-from acme_milter.lab.system import Lab
 from acme_milter.worker.answer import SigningKeyUnavailable, load_signers
 from acme_milter.worker.reload import Reloader
 from acme_milter.worker.standing_config import StandingConfig
+from tests.forked_commands import Lab
 from tests.protocol.smime_mail import root
 
 GOOD = (

@@ -143,6 +143,7 @@ def test_asked_for_again_it_is_brought_anew_and_not_by_asking_once(database: Dat
         assert ask(connection, stored, again=True) == ["hook"]
         anew = row(connection, stored)
         assert (anew.state, anew.withdraw_why, anew.outcome) == (DeliveryState.WAITING, None, None)
+        assert (anew.delivered_at is None) is (so_far == "done")
         if so_far == "under way":
             assert deliveries.claim(connection, "hook", owner="w#2.0", now=NOW, until=SOON) is None
             assert not delivery_leases.renew(connection, one.id, owner="w#1.0", until=LATER)

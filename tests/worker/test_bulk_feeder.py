@@ -8,10 +8,11 @@ from acme_milter.enrollment.model import Cause, State
 from acme_milter.enrollment.state_machine import Cancelled, advance
 from acme_milter.lab.processes import wait_until
 from acme_milter.report.bulk_progress import bulk_status
-from acme_milter.store import bulk_items, enrollments, revocations
+from acme_milter.store import bulk_items, enrollments, revocations, withdrawals
 from acme_milter.store.bulk_items import Outcome
 from acme_milter.store.bulk_runs import RunState
 from acme_milter.store.plan_facts import active_of
+from tests.delivery.put_there import put_there, why_withdrawn
 from tests.worker.bulk_desk import BRANCH, NOW, ORG, Desk, count
 from tests.worker.conftest import MakeOrderBench
 
@@ -144,6 +145,7 @@ def test_a_renewal_that_came_first_still_has_the_old_one_revoked(desk: Desk) -> 
     old = "user0@org.example"
     with desk.database.read() as connection:
         certificate_id = active_of(connection, [old])[old][0].certificate_id
+    put_there(desk.database, certificate_id, old, NOW)
     desk.open([old], replaces=True, kind="replace", revoke=1)
     desk.move(old, State.SUPERSEDED)
     assert desk.feed() == {old: "skipped"}
@@ -151,6 +153,7 @@ def test_a_renewal_that_came_first_still_has_the_old_one_revoked(desk: Desk) -> 
         asked = revocations.get(connection, certificate_id)
     assert asked is not None
     assert asked.reason == 1
+    assert why_withdrawn(desk.database, certificate_id) == withdrawals.REVOKED
 
 
 def test_a_plan_that_names_what_is_not_there_or_not_the_mailboxs_revokes_nothing(desk: Desk) -> None:
@@ -175,6 +178,8 @@ def test_replacing_supersedes_and_only_then_revokes(make_orders: MakeOrderBench)
     bench.await_end(bench.open_all())
     before = {stored.address: stored for stored in bench.certificates()}
     desk = Desk(bench.database, lambda: bench.config, bench.clock)
+    for address, stored in before.items():
+        put_there(bench.database, stored.id, address, bench.clock())
     desk.open(bench.addresses, replaces=True, kind="replace", revoke=1)
     desk.feed()
     with bench.database.read() as connection:
@@ -188,6 +193,7 @@ def test_replacing_supersedes_and_only_then_revokes(make_orders: MakeOrderBench)
         assert [one.certificate_id for one in current] != [stored.id]
         assert asked is not None
         assert asked.reason == 1
+        assert why_withdrawn(bench.database, stored.id) == withdrawals.REVOKED
     assert desk.state() is RunState.DONE
 
 

@@ -17,6 +17,7 @@ from acme_milter.store import certificates, enrollments, mailboxes, revocations
 from acme_milter.store.mailboxes import StoredMailbox
 from acme_milter.worker.leaving import Leaving
 from acme_milter.worker.mailbox_writing import write_difference
+from tests.delivery.put_there import put_there, why_withdrawn
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 
@@ -124,6 +125,17 @@ def test_a_leaver_s_certificate_goes_out_of_use_and_is_revoked_by_policy(make: A
     with it.bench.database.read() as connection:
         assert certificates.current(connection, it.row.address, it.row.principal) is None
     assert it.leaving.end_what_is_over() == 0
+
+
+def test_what_was_brought_after_somebody_left_is_taken_back_when_his_certificate_goes_out_of_use(make: Any) -> None:
+    """By a worker that had not heard of it yet."""
+    it: Departure = make(revoke=False)
+    enrollment = it.active()
+    it.leave()
+    assert enrollment.certificate_id is not None
+    put_there(it.bench.database, enrollment.certificate_id, it.row.address, it.bench.clock())
+    assert it.leaving.end_what_is_over() == 1
+    assert why_withdrawn(it.bench.database, enrollment.certificate_id) == "the mailbox has left"
 
 
 def test_a_new_person_ends_the_old_one_s_orders_and_certificates_at_once(make: Any) -> None:

@@ -11,6 +11,8 @@ from acme_milter.store import certificates, revocations
 from acme_milter.store.revocations import Revocation
 from acme_milter.worker.revocation_call import RevocationCall
 from acme_milter.worker.revoker import Revoker
+from acme_milter.worker.withdrawing import REVOKED
+from tests.delivery.put_there import put_there, why_withdrawn
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 
@@ -81,6 +83,17 @@ def test_a_serial_is_found_as_people_write_it_and_an_unknown_one_is_named(it: Re
     assert outcomes == [(colons, "asked"), ("abc", "unknown")]
     assert [one["outcome"] for one in it.ask(addresses=["nobody@org.example"])] == ["unknown"]
     assert it.row().reason == 4
+
+
+def test_what_was_delivered_before_it_was_taken_back_goes_when_it_is_revoked(it: Revoking) -> None:
+    """The wish is an older worker's, which knew nothing of taking back."""
+    (certificate,) = it.bench.certificates()
+    put_there(it.bench.database, certificate.id, certificate.address, it.bench.clock())
+    with it.bench.database.write() as connection:
+        revocations.ask(connection, certificate, 1, it.bench.clock(), by="operator")
+    assert why_withdrawn(it.bench.database, certificate.id) is None
+    it.revoker.work_off(certificate.authority)
+    assert why_withdrawn(it.bench.database, certificate.id) == REVOKED
 
 
 def test_a_word_that_is_no_reason_is_refused_with_those_that_are(it: Revoking) -> None:

@@ -389,6 +389,8 @@ def test_a_person_has_anything_taken_back_and_brought_anew(depot: Depot, wall: W
     work_off(depot, wall)
     assert withdraw(depot, ALICE.upper(), target="keeps") == [("withdrawing", ["keeps"])]
     assert withdraw(depot, target="keeps") == [("withdrawing-already", ["keeps"])]
+    shown: Any = depot.calls.passphrase({"address": ALICE})
+    assert [one["target"] for one in shown["passphrases"]] == ["hook"]
     work_off(depot, wall)
     assert states(depot, certificate) == (DeliveryState.DONE, DeliveryState.WITHDRAWN)
     assert withdraw(depot, target="keeps") == [("nothing-there", [])]

@@ -311,3 +311,20 @@ def test_an_order_of_more_addresses_than_an_hour_allows_begins_alone(make_orders
     assert places(bench) < 0
     bench.clock.advance(minutes=61)
     bench.await_state(ids[1], State.AWAITING_MAIL)
+
+
+def test_an_order_that_is_asked_for_again_needs_room_for_all_of_its_addresses(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=2, aliases=2, policy=SAME, authority={"limits": {"mails_per_hour": 3}})
+    outage = bench.step(bench.open())
+    assert len(outage.aliases) == 2
+    bench.clock.advance(minutes=61)
+    other = bench.step(bench.open(bench.addresses[1]))
+
+    def admitted() -> bool:
+        with bench.database.write() as connection:
+            return bench.pacer.admits_again(connection, bench.get(outage.id), bench.clock())
+
+    assert not admitted()
+    assert bench.pacer.is_counted(other, bench.clock())
+    bench.clock.advance(minutes=61)
+    assert admitted()

@@ -16,8 +16,8 @@ from acme_milter.enrollment.kinds import missing, usages_of
 from acme_milter.mailboxes.aliases import replies_of
 from acme_milter.mailboxes.record import is_wanted, member_of
 from acme_milter.report.left_out import Excluded, Reasons
-from acme_milter.report.pace import SAMPLE, Estimate, Load, Pace, estimate, pace_of
-from acme_milter.store import budgets, mailboxes, plan_facts, source_runs
+from acme_milter.report.plan_shares import AuthorityShare, shares
+from acme_milter.store import mailboxes, plan_facts, source_runs
 from acme_milter.store.bulk_runs import Kind
 from acme_milter.store.plan_facts import Certified, Held
 from acme_milter.store.source_runs import LeftOut
@@ -64,24 +64,6 @@ class PlanItem:
     @property
     def domain(self) -> str:
         return self.address.rpartition("@")[2]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuthorityShare:
-    """What an authority is to do; ``orders_last_hour`` is what of its budget is used already.
-
-    ``orders`` may be more than ``number``, that of the mailboxes: some have two certificates. ``mails`` may be more
-    than that: an order has one for each of its addresses.
-    """
-
-    name: str
-    number: int
-    orders: int
-    mails: int
-    pace: Pace
-    failed_per_hour: int
-    orders_last_hour: int
-    estimate: Estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,34 +121,6 @@ def make_plan(
         excluded=maker.reasons.sorted(),
         authorities=shares(connection, config, now, items),
     )
-
-
-def shares(
-    connection: sa.Connection, config: Config, now: datetime, items: Iterable[PlanItem]
-) -> tuple[AuthorityShare, ...]:
-    """What each authority is to do, and how long that takes it."""
-    numbers: Counter[str] = Counter()
-    loads: dict[str, Load] = {}
-    for item in items:
-        numbers[item.authority] += 1
-        loads[item.authority] = loads.get(item.authority, Load()) + Load(item.orders, item.mails)
-    found = []
-    for name, number in sorted(numbers.items()):
-        limits = config.authorities[name].limits
-        pace = pace_of(limits, plan_facts.last_durations(connection, name, SAMPLE))
-        found.append(
-            AuthorityShare(
-                name=name,
-                number=number,
-                orders=loads[name].orders,
-                mails=loads[name].mails,
-                pace=pace,
-                failed_per_hour=limits.failed_per_hour,
-                orders_last_hour=sum(budgets.begun(connection, name, now).values()),
-                estimate=estimate(loads[name], pace),
-            )
-        )
-    return tuple(found)
 
 
 def every_mailbox(connection: sa.Connection, config: Config) -> Iterator[tuple[Member, str | None]]:

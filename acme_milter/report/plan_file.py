@@ -10,7 +10,8 @@ from typing import IO, Any, cast
 
 from acme_milter.acme.problem import printable
 from acme_milter.acme.revocation import RevocationReason
-from acme_milter.report.plan import AuthorityShare, Plan, PlanItem, Selection
+from acme_milter.report.plan import Plan, PlanItem, Selection
+from acme_milter.report.plan_shares import AuthorityShare
 from acme_milter.store.bulk_runs import Kind
 
 SCHEMA = "acme-milter/plan/1"

@@ -2,15 +2,13 @@
 """One small mail system for the commands that look at what happened, and act on it."""
 
 import json
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.forked_commands import Lab
+from tests.scratch import scratch
 
 OBSERVED = "observed.example"
 
@@ -35,8 +33,6 @@ class Office:
 
 @pytest.fixture(scope="session")
 def office() -> Iterator[Office]:
-    scratch = Path(tempfile.mkdtemp(prefix="office-"))
-    scratch.chmod(0o755)
     names = [
         "alice",
         "bob",
@@ -54,9 +50,11 @@ def office() -> Iterator[Office]:
     ]
     policies = {OBSERVED: {"mode": "observe"}}
     domains = {"org.example": names, OBSERVED: ["grace"]}
-    with Lab(scratch / "lab", domains=domains, reply_dkim="own", policies=policies, staging=True) as lab:
+    with (
+        scratch("office") as place,
+        Lab(place / "lab", domains=domains, reply_dkim="own", policies=policies, staging=True) as lab,
+    ):
         here = Office(lab)
         here.run("cert", "issue", "alice@org.example", "--wait", "--timeout", "60")
         here.run("cert", "issue", "alice@org.example", "--again", "--wait", "--timeout", "60")
         yield here
-    shutil.rmtree(scratch)

@@ -2,15 +2,13 @@
 """One laboratory for all calm tests of a session; each test takes mailboxes nobody has used before."""
 
 import itertools
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.forked_commands import Lab
+from tests.scratch import scratch
 
 MAILBOXES = 120
 AUTO = "auto.example"
@@ -89,8 +87,6 @@ def mailbox(fresh: Callable[[], str]) -> str:
 def own_lab() -> Iterator[Callable[..., Lab]]:
     """Makes laboratories for tests that break things; each is stopped and removed at the end."""
     made: list[Lab] = []
-    # Not pytest's directory: a unix socket's path has room for 107 octets only.
-    scratch = Path(tempfile.mkdtemp(prefix="lab-"))
 
     def make(mailboxes: int = 1, **options: Any) -> Lab:
         names = [f"user{number}" for number in range(mailboxes)]
@@ -98,13 +94,12 @@ def own_lab() -> Iterator[Callable[..., Lab]]:
         options.setdefault("domains", {"org.example": names})
         # Other tests lint what the test CA issues; here it would be half a second for each worker that is started.
         options["authority"] = {"lint": "none", **options.get("authority", {})}
-        lab = Lab(scratch / str(len(made)), **options)
+        lab = Lab(place / str(len(made)), **options)
         made.append(lab)
         lab.start()
         return lab
 
-    scratch.chmod(0o755)
-    yield make
-    for lab in made:
-        lab.stop()
-    shutil.rmtree(scratch)
+    with scratch("lab") as place:
+        yield make
+        for lab in made:
+            lab.stop()

@@ -3,9 +3,7 @@
 
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from acme_milter.store import deliveries, timeline
 from acme_milter.store.database import Database
 from acme_milter.store.deliveries import Delivery, DeliveryState
 from tests.forked_commands import Lab
+from tests.scratch import scratch
 
 # Keeps what it is given in PLACE/LOCAL; for `held` it says that it is there, and goes on when somebody lets it.
 _IMPORT = """#!/bin/sh
@@ -38,10 +37,8 @@ echo "imported for $ACME_MILTER_LOCAL"
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    scratch = Path(tempfile.mkdtemp(prefix="deliver-"))
-    scratch.chmod(0o755)
-    yield scratch
-    shutil.rmtree(scratch)
+    with scratch("deliver") as place:
+        yield place
 
 
 @pytest.fixture(scope="module")

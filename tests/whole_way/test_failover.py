@@ -4,8 +4,6 @@
 import json
 import re
 import shlex
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +14,10 @@ import sqlalchemy as sa
 from acme_milter.enrollment.model import State
 from acme_milter.lab.authority import AuthorityLab
 from acme_milter.lab.processes import free_port, wait_until
-from acme_milter.lab.system import AUTHORITY, Lab
+from acme_milter.lab.system import AUTHORITY
 from acme_milter.store.schema import enrollment
+from tests.forked_commands import Lab
+from tests.scratch import scratch
 
 SECOND, SECOND_DOMAIN = "second", "other.example"
 MAILBOXES, EARLY, IN_FLIGHT = 24, 4, 4
@@ -62,15 +62,10 @@ class TwoAuthorities(Lab):
 
 @pytest.fixture
 def two() -> Iterator[TwoAuthorities]:
-    scratch = Path(tempfile.mkdtemp(prefix="lab-"))  # a unix socket's path has room for 107 octets only
-    scratch.chmod(0o755)
-    lab = TwoAuthorities(scratch / "0")
-    lab.start()
-    lab.store = sa.create_engine(lab.config.store.url)
-    yield lab
-    lab.store.dispose()
-    lab.stop()
-    shutil.rmtree(scratch)
+    with scratch("lab") as place, TwoAuthorities(place / "0") as lab:
+        lab.store = sa.create_engine(lab.config.store.url)
+        yield lab
+        lab.store.dispose()
 
 
 def number(lab: TwoAuthorities, *states: State) -> int:

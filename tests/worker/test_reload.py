@@ -3,10 +3,8 @@
 
 import json
 import logging
-import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,6 +24,7 @@ from acme_milter.worker.reload import Reloader
 from acme_milter.worker.standing_config import StandingConfig
 from tests.forked_commands import Lab
 from tests.protocol.smime_mail import root
+from tests.scratch import scratch
 
 GOOD = (
     "authorities: {a: {preset: castle, agree_tos: true}}\ndomains:\n  o.example: {mailboxes: {list: [x@o.example]}}\n"
@@ -133,15 +132,14 @@ def test_keys_that_wait_for_a_restart_are_named_and_stay_what_they_are(
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    scratch = Path(tempfile.mkdtemp(prefix="reload-"))  # a unix socket's path has room for 107 octets only
-    scratch.chmod(0o755)
     names = [f"user{number}" for number in range(7)]
     listed = {"mailboxes": {"list": [f"{name}@org.example" for name in names[:5]]}}
-    with Lab(
-        scratch / "lab", domains={"org.example": names}, policies={"org.example": listed}, reply_dkim="own"
-    ) as running:
+    domains, policies = {"org.example": names}, {"org.example": listed}
+    with (
+        scratch("reload") as place,
+        Lab(place / "lab", domains=domains, policies=policies, reply_dkim="own") as running,
+    ):
         yield running
-    shutil.rmtree(scratch)
 
 
 def changed(lab: Lab, count: int, *, faulty: bool = False, **authority: Any) -> None:

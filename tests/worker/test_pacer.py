@@ -273,7 +273,7 @@ def test_mails_per_hour_counts_a_reply_for_each_address_and_not_the_orders(make_
     bench.open_all()
     bench.start_scheduler("one", threads=4)
     bench.start_scheduler("two", threads=4)
-    wait_until(lambda: begun(bench) == 2, "three addresses, and one")
+    wait_until(lambda: placed(bench) == 2, "three addresses, and one")
     with bench.database.read() as connection:
         assert budgets.replies(connection, "ca", bench.clock()) == 4
     assert places(bench) == 0
@@ -306,7 +306,7 @@ def test_an_order_of_more_addresses_than_an_hour_allows_begins_alone(make_orders
     bench.site.authority.set_knobs(MAIL_LOSS=100, RETRY_AFTER="none")
     ids = bench.open_all()
     bench.start_scheduler()
-    bench.await_state(ids[0], State.AWAITING_MAIL)
+    bench.await_state(ids[0], State.AWAITING_MAIL)  # it is placed, and counted for the last time
     assert bench.get(ids[1]).state is State.PLANNED
     assert places(bench) < 0
     bench.clock.advance(minutes=61)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What holds for all tests."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,17 @@ import pytest
 from hypothesis import settings
 
 from acme_milter.lab.postgresql import PostgresLab
+from tests.dealing import dealt
 
 # A shared machine stalls now and then; how long an example takes is for script/bench to say.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
 
 _skipped: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = dealt(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ Orders, renewals and ends of certificates all go by the wall clock, and a wrong 
 import logging
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from acme_milter.acme.problem import AcmeError
 from acme_milter.clock import Clock, JumpWatch
@@ -15,6 +16,7 @@ from acme_milter.eventlog import Event, log_event
 from acme_milter.keys.client import KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.worker.authorities import Authorities, AuthorityUnusable
+from acme_milter.worker.each_authority import EachAuthority
 
 TOLERATED = timedelta(minutes=1)
 """A skew that is told of, once."""
@@ -25,16 +27,23 @@ WRONG = timedelta(minutes=5)
 EVERY = timedelta(seconds=30)
 _USUAL = timedelta(hours=1)
 _FIRST_PAUSE = timedelta(minutes=1)
+PATIENCE = 2.0
+"""Seconds that a round waits for answers: what comes after it goes by them, but not by those of silent authorities."""
 
 
 class ClockWatch:
-    """Looks at the clock by asking authorities, in one thread; what it has found may be asked by any."""
+    """Looks at the clock by asking authorities, each in its own turn; what it has found may be asked by any thread."""
 
-    def __init__(self, config: Callable[[], Config], authorities: Authorities, clock: Clock) -> None:
+    def __init__(
+        self, config: Callable[[], Config], authorities: Authorities, clock: Clock, *, patience: float = PATIENCE
+    ) -> None:
         self._config = config
         self._authorities = authorities
         self._clock = clock
+        self._patience = patience
         self._jumps = JumpWatch(clock)
+        self._number_of_jumps = 0
+        self._turns = EachAuthority("clock")
         self._in_doubt: set[str] = set()  # nobody has confirmed the clock since it jumped
         self._confirmed: set[str] = set()
         self._heard: set[str] = set()
@@ -85,22 +94,30 @@ class ClockWatch:
         for name in self._config().authorities:
             asked_again = self._clock.monotonic() >= self._next_look.get(name, 0.0)
             if asked_again and self._authorities.is_known(name):
-                self._ask(name)
+                self._turns.begin(name, partial(self._ask, name))
+        self._turns.settle(self._patience)
+
+    def stop(self) -> None:
+        """Ask nobody any more, and return when those who were asked have answered, or will not."""
+        self._turns.stop()
 
     def _notice(self) -> None:
         if self._jumps.jumped():
+            self._number_of_jumps += 1
             self._in_doubt |= set(self._config().authorities)
             self._confirmed.clear()
             self._next_look.clear()
             log_event(Event.CLOCK_JUMPED, level=logging.ERROR)
 
     def _ask(self, name: str) -> None:
+        jumps = self._number_of_jumps
         try:
             skew = self._authorities.network(name).ask_the_time()
         except (AcmeError, AuthorityUnusable, KeydUnavailable, KeydRefused):
-            # One that is silent holds up the other chores for as long as it is waited for.
             pause = self._pauses[name] = min(2 * self._pauses.get(name, _FIRST_PAUSE / 2), _USUAL)
         else:
+            if jumps != self._number_of_jumps:
+                return  # it answered by a clock that has jumped since: the next round asks again
             self._pauses.pop(name, None)
             self._heard.add(name)
             right = skew is not None and abs(skew) <= WRONG

@@ -2,6 +2,7 @@
 """A thread for each authority that has something to do, so that one that holds still holds up no other (N7)."""
 
 import threading
+import time
 from collections.abc import Callable
 
 from acme_milter.eventlog import Event, log_exception
@@ -31,12 +32,13 @@ class EachAuthority:
             self._busy[authority] = thread
             thread.start()
 
-    def settle(self) -> None:
-        """Return when the turns that go on now have ended."""
+    def settle(self, within: float | None = None) -> None:
+        """Return when the turns that go on now have ended, or after so many seconds."""
         with self._lock:
             running = list(self._busy.values())
+        give_up = None if within is None else time.monotonic() + within
         for thread in running:
-            thread.join()
+            thread.join(None if give_up is None else max(give_up - time.monotonic(), 0))
 
     def stop(self) -> None:
         """Begin no more, and `settle`."""

@@ -75,6 +75,7 @@ class Renewing:
         """Ask nothing more, and `settle`."""
         self.prober.stop()
         self._asking.stop()
+        self._watch.stop()
 
     def answers(self, work_is_due: Callable[[], None]) -> dict[str, Answer]:
         """The control socket's calls, by name."""

@@ -203,7 +203,7 @@ class OrderBench:
 
     def _make_pacer(self) -> None:
         self.jumps = BenchClock(self.clock)
-        self.watch = ClockWatch(lambda: self.config, self.authorities, self.jumps)
+        self.watch = ClockWatch(lambda: self.config, self.authorities, self.jumps, patience=60.0)
         self.forecast = Forecast(lambda: self.config)
         self.pacer = Pacer(lambda: self.config, objection=self.watch.objection, pace=self.forecast.pace)
 

@@ -91,6 +91,22 @@ def test_renewal_information_is_asked_for_while_another_authority_holds_still(
     assert _row(bench, bench.addresses[0]).ask_at != asked_at
 
 
+def test_the_clock_is_confirmed_while_another_authority_holds_still(
+    make_orders: MakeOrderBench, still: StillServer
+) -> None:
+    bench = made(make_orders, still, mailboxes=2)
+    for address in bench.addresses:
+        certified(bench, bench.open(address))
+    _hand_over(bench, bench.addresses[0], still)
+    looking = threading.Thread(target=bench.watch.look)
+    looking.start()
+    still.hold()
+    wait_until(lambda: bench.watch.is_confirmed("ca"), "the other's answer", timeout=10)
+    still.end()
+    looking.join()
+    assert not bench.watch.is_confirmed(STILL)
+
+
 def _row(bench: OrderBench, address: str) -> Renewal:
     with bench.database.read() as connection:
         (found,) = renewals.of_mailbox(connection, address)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A challenge mail as platynum sends it: Subject, To and From in RFC 7508's attribute, no signing time, the content
-both beside the signature and in it. The openssl command writes the attributes and signs them; nothing of ours has a part.
+both beside the signature and in it. The openssl command writes the attributes and signs them, and nothing of ours.
 """
 
 import hashlib

@@ -66,6 +66,12 @@ class Layers:
             own = self._own[(position, folded)] = in_force(shared.overridden_by(override), self.authorities)
         return own
 
+    def policies_at(self, address: str) -> list[Policy]:
+        """Each policy that a mailbox of this address can have, whosever it is and whatever groups that person is in."""
+        shared = [self.base, *(policy for _, policy in self.groups)]
+        override = self.overrides.get(address.lower())
+        return shared if override is None else [policy.overridden_by(override) for policy in shared]
+
     def every_policy(self) -> list[Policy]:
         """Policies that together hold each value some mailbox of this domain can have."""
         single = (self.base.overridden_by(override) for override in self.overrides.values())

@@ -11,7 +11,8 @@ from acme_milter.config.schema import Config
 
 def sections_for(config: Config, holder: Member | None, address: str, title: str, kind: str) -> Sequence[TargetCommon]:
     """The target of this title and kind: that of the policy of whoever had it delivered, where he is known; else the
-    one that the domain and its groups name; else the one that any policy of the domain or the defaults name.
+    one that the address has, whatever groups he was in; else the one that any policy of the domain or the defaults
+    name.
 
     None, or several different ones: nobody knows which it was, and what is there is not to be looked for elsewhere.
     """
@@ -24,8 +25,7 @@ def sections_for(config: Config, holder: Member | None, address: str, title: str
     if layers is None:
         return named([config.defaults])
     own = [] if holder is None else named([layers.policy_of(holder)])
-    shared = named([layers.base, *(policy for _, policy in layers.groups)])
-    return own or shared or named([*layers.every_policy(), config.defaults])
+    return own or named(layers.policies_at(address)) or named([*layers.every_policy(), config.defaults])
 
 
 def takes_back(config: Config, holder: Member | None, address: str, title: str, kind: str) -> bool:

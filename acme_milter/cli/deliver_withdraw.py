@@ -19,6 +19,7 @@ _WORDS = {
     "withdrawing": "being taken back from {targets}",
     "withdrawing-already": "being taken back from {targets} already; look with: acme-milter deliver list {address}",
     "by-hand": "noted as removed by hand from {targets}",
+    "nothing-to-go": "nothing is to be taken back; have it taken back first: acme-milter deliver withdraw {address}",
     "nothing-there": "nothing is there; look with: acme-milter deliver list {address}",
 }
 
@@ -28,7 +29,7 @@ _WORDS = {
 @click.option("--gone", is_flag=True, help="Everywhere: what nobody uses any more and is still there.")
 @click.option("--target", metavar="NAME", help="Only from one target, by its name.")
 @click.option("--domain", metavar="DOMAIN", help="With --gone: only of one domain.")
-@click.option("--by-hand", is_flag=True, help="Somebody has removed it: note that, and try no more.")
+@click.option("--by-hand", is_flag=True, help="Somebody has removed what was to go: note that.")
 @click.option("--yes", is_flag=True, help="Do it to more than one without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 @click.pass_context

@@ -37,8 +37,9 @@ class WithdrawalCalls:
     def run(self, header: dict[str, object]) -> dict[str, object]:
         """``addresses``, and perhaps ``target``, a title. Everything that may be there of these mailboxes; with
         ``gone`` only what nobody uses any more, and without ``target`` only where it is given back. ``by_hand``:
-        somebody has removed it. A result for each address, with the titles of the ``targets`` that this concerns and an
-        ``outcome``: withdrawing, withdrawing-already, by-hand, nothing-there.
+        somebody has removed that, or what was to be taken back already. A result for each address, with the titles of
+        the ``targets`` that this concerns and an ``outcome``: withdrawing, withdrawing-already, nothing-there; by-hand,
+        nothing-to-go.
         """
         given, target = header.get("addresses"), header.get("target")
         addresses = [str(one) for one in given] if isinstance(given, list) else []
@@ -55,14 +56,14 @@ class WithdrawalCalls:
         self, connection: sa.Connection, wanted: str, title: str | None, header: dict[str, object]
     ) -> dict[str, object]:
         address = self._spelled(connection, wanted)
-        changed = (
-            self._gone(connection, address, title) if header.get("gone") else self._all(connection, address, title)
-        )
+        # What somebody has removed by hand is what was to go: what is in use is still there.
+        only_gone = header.get("gone") or header.get("by_hand")
+        changed = (self._gone if only_gone else self._all)(connection, address, title)
         pending = [one for one in deliveries.of_mailbox(connection, address) if _is_pending(one, title)]
-        if header.get("by_hand"):
-            removed = [one for one in pending if self._settled(connection, one)]
-            targets = {one.target for one in removed}
-            return _result(address, "by-hand" if removed else "nothing-there", targets)
+        if header.get("by_hand") and (removed := [one for one in pending if self._settled(connection, one)]):
+            return _result(address, "by-hand", {one.target for one in removed})
+        if header.get("by_hand") and not pending:
+            return _result(address, "nothing-to-go", set())
         if changed:
             return _result(address, "withdrawing", changed)
         return _result(address, "withdrawing-already" if pending else "nothing-there", {one.target for one in pending})

@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from acme_milter.config.member import Member
+from acme_milter.delivery.target import DeliveryFailed
+from acme_milter.store import passphrases
+from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.deliveries import DeliveryState
 from tests.delivery.depot import ALICE, BOB, Depot
 from tests.worker.wall import (
     ELSEWHERE,
@@ -15,6 +19,8 @@ from tests.worker.wall import (
     Wall,
     configured,
     pass_on,
+    withdraw,
+    work_off,
 )
 
 
@@ -51,3 +57,26 @@ def test_what_an_override_of_the_address_had_brought_is_looked_for_there_and_not
     hand_over(depot)
     depot.delivering(make).work_off("hook")
     assert served == ["/bin/false", "/bin/false"]
+
+
+def opens(depot: Depot, certificate: StoredCertificate, target: str = "hook") -> int:
+    """How many passphrases are kept for what was delivered of it."""
+    with depot.database.read() as connection:
+        return len(passphrases.of_delivery(connection, depot.row(certificate, target).id))
+
+
+def test_what_a_person_removed_by_hand_was_to_go_and_the_successors_is_still_there(depot: Depot, wall: Wall) -> None:
+    before = depot.issue()
+    work_off(depot, wall)
+    hand_over(depot)
+    wall.faults = [DeliveryFailed("nobody knows how", permanent=True)]
+    work_off(depot, wall)
+    after = depot.issue(principal="staff:2")
+    work_off(depot, wall)
+    assert withdraw(depot, target="hook", by_hand=True) == [("by-hand", ["hook"])]
+    assert depot.row(before).state is DeliveryState.WITHDRAWN
+    assert (depot.row(after).state, opens(depot, after)) == (DeliveryState.DONE, 1)
+    assert withdraw(depot, target="hook", by_hand=True) == [("nothing-to-go", [])]
+    # Of a target that gives nothing back it was never to go, and is nobody's all the same.
+    assert withdraw(depot, target="keeps", by_hand=True) == [("by-hand", ["keeps"])]
+    assert (depot.row(after, "keeps").state, opens(depot, after, "keeps")) == (DeliveryState.DONE, 1)

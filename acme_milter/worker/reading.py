@@ -33,14 +33,17 @@ class Reading:
     desk: OrderDesk
 
     def read(self, enrollment: Enrollment) -> Step:
-        """The authorization at hand; of an order for several addresses first, one a step, all that are left."""
+        """The authorization at hand; of an order for several addresses first, one a step, all that are left.
+
+        Whose turn comes later is read once more then: the authority may have ended it meanwhile, or be convinced.
+        """
         place = place_to_read(enrollment)
         if place is not None:
             return self._read_ahead(enrollment, place)
-        if enrollment.aliases:
-            proof = enrollment.proofs[enrollment.place_at_hand]
-            if proof.valid:
-                return proven(enrollment)
+        proof = enrollment.proofs[enrollment.place_at_hand] if enrollment.aliases else None
+        if proof is not None and proof.valid:
+            return proven(enrollment)
+        if proof is not None and enrollment.place_at_hand == 0:
             assert proof.challenge_url is not None  # it was read,
             assert proof.sender is not None
             assert proof.sealed_token is not None  # and all of it was stored
@@ -79,6 +82,7 @@ class Reading:
             "auto": authority.auto_post_after,
         }[authority.challenge_trigger]
         if self._mail_was_kept(enrollment):
+            self._check_kept(enrollment, challenge)
             look_again = timedelta(0)
         return Step(
             ChallengeKnown(
@@ -90,6 +94,18 @@ class Reading:
                 next_attempt_at=self.desk.clock() + look_again,
             )
         )
+
+    def _check_kept(self, enrollment: Enrollment, challenge: _Challenge) -> None:
+        """What is kept answers the challenge as it was read at first. With another token-part2 it is another one, which
+        that reply does not fit.
+        """
+        before = enrollment.proofs[enrollment.place_at_hand].sealed_token
+        assert before is not None  # no mail is kept before
+        unsealed = [
+            self.desk.vault.unseal_token(enrollment.id, one) for one in (b64decode(before), challenge.token_part2)
+        ]
+        if unsealed[0] != unsealed[1]:
+            raise OrderDied(f"the authority has made another challenge for {enrollment.at_hand}", again=True)
 
     def _mail_was_kept(self, enrollment: Enrollment) -> bool:
         """Whether the challenge mail of the address at hand came before its turn. One that is kept after this look has

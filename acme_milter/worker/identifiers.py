@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from acme_milter.acme.authorization import Authorization
 from acme_milter.acme.order import Order
 from acme_milter.config.policy import Policy
+from acme_milter.config.schema import Config
 from acme_milter.config.sources import LIST
 from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment, Proof, State
 from acme_milter.enrollment.state_machine import AuthorizationRead, AuthorizationValid, Deferred, NextIdentifier
@@ -113,6 +114,16 @@ class Identifiers:
                 return answer.text
             case Permission.GIVEN:
                 return None
+
+
+def has_changed_hands(config: Config, enrollment: Enrollment, address: str) -> bool:
+    """Whether an address of an order for several is an alias of its mailbox no more: what is proven of it now would be
+    proven for somebody else than whose it is.
+    """
+    if address.lower() == enrollment.address.lower():
+        return False
+    alias = config.alias(address)
+    return alias is None or (alias.alias_of or "").lower() != enrollment.address.lower()
 
 
 def proofs_of(enrollment: Enrollment, order: Order) -> tuple[Proof, ...]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from acme_milter.acme.problem import AcmeError, ServerRefused
 from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX, reorder_delay
 from acme_milter.enrollment.gate import CHALLENGE_LIFETIME
-from acme_milter.enrollment.model import Enrollment, State
+from acme_milter.enrollment.model import CHALLENGED_STATES, Enrollment, State
 from acme_milter.enrollment.staging import is_staging
 from acme_milter.enrollment.state_machine import Deferred, Failed
 from acme_milter.keys.client import KeydUnavailable
@@ -22,6 +22,7 @@ from acme_milter.worker.choice import Choosing
 from acme_milter.worker.clock_watch import WRONG
 from acme_milter.worker.custody import brought_key
 from acme_milter.worker.following import open_next
+from acme_milter.worker.identifiers import has_changed_hands
 from acme_milter.worker.issuance import Issuance
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.reading import Reading
@@ -53,6 +54,7 @@ class OrderDriver:
             if enrollment.state is not State.ISSUED:  # its certificate is here, and is good without the authority
                 self._desk.authority(enrollment)
             self._check_deadline(enrollment)
+            self._check_aliases(enrollment)
             if self._waits_for_the_key(enrollment):
                 return Step(Deferred(next_attempt_at=self._desk.clock() + LOOK_AT_KEY))
             match enrollment.state:
@@ -115,6 +117,17 @@ class OrderDriver:
         if self._desk.clock() - self._desk.clock_error(enrollment) > deadline:
             why = "" if enrollment.last_error is None else f": {enrollment.last_error}"
             raise OrderDied(f"the order ran out of time while {enrollment.state}{why}", again=True)
+
+    def _check_aliases(self, enrollment: Enrollment) -> None:
+        """An alias may leave its mailbox before its turn or after it: no certificate is asked for that names it."""
+        asked_for = enrollment.finalize_sent_at is not None or enrollment.certificate_url is not None
+        if asked_for or enrollment.state not in CHALLENGED_STATES | {State.ORDERING, State.FINALIZING}:
+            return
+        config = self._desk.config()
+        for alias in enrollment.aliases:
+            if has_changed_hands(config, enrollment, alias):
+                managed = config.member(enrollment.address) is not None
+                raise OrderDied(f"{alias} is not an address of {enrollment.address} any more", again=managed)
 
     def _check_lost(self, enrollment: Enrollment) -> None:
         """F-31: the certificate may have been made, so nothing is ordered anew for a day; nor at all while it may come.

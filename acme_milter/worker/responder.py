@@ -20,6 +20,7 @@ from acme_milter.store import audit, enrollments, outbox
 from acme_milter.store.database import Database
 from acme_milter.store.outbox import OutboxEntry
 from acme_milter.worker.authorities import Authorities, AuthorityUnusable
+from acme_milter.worker.identifiers import has_changed_hands
 from acme_milter.worker.reply_fate import NOBODY_LOOKS, is_at_hand
 from acme_milter.worker.vault import Vault
 
@@ -72,6 +73,8 @@ class Responder:
             self._give_up(entry, f"the order is over ({enrollment.state})")
         elif not is_at_hand(enrollment, entry):
             self._give_up(entry, f"the authority is convinced of {entry.envelope_sender} already")
+        elif has_changed_hands(self.config(), enrollment, enrollment.at_hand):
+            self._give_up(entry, f"{enrollment.at_hand} is not an address of {enrollment.address} any more")
         elif enrollment.authority not in self.config().authorities:
             self._give_up(entry, f"authority {enrollment.authority} is not configured any more")
         elif now - entry.created_at > PATIENCE:

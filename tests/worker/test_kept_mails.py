@@ -4,6 +4,8 @@
 import dataclasses
 from base64 import b64encode
 
+import sqlalchemy as sa
+
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.lab.processes import wait_until
 from acme_milter.store import enrollments
@@ -20,6 +22,51 @@ def kept_for_the_alias(bench: OrderBench) -> Enrollment:
     following = prove(bench, bench.get(waiting.id))
     assert (following.state, following.at_hand) == (State.ORDERING, bench.aliases[0])
     return following
+
+
+def give_to_the_other_mailbox(bench: OrderBench) -> None:
+    bench.addresses.reverse()
+    bench.configure({}, {})
+    alias = bench.config.alias(bench.aliases[0])
+    assert alias is not None
+    assert alias.alias_of == bench.addresses[0]
+
+
+def test_an_alias_that_changes_hands_before_its_turn_is_not_proven_for_the_mailbox_that_it_has_left(
+    make_orders: MakeOrderBench,
+) -> None:
+    bench = make_orders(mailboxes=2, aliases=1, policy=SAME)
+    main = bench.addresses[0]
+    following = kept_for_the_alias(bench)
+    give_to_the_other_mailbox(bench)
+    bench.start_scheduler()
+    done = bench.await_state(following.id, State.FAILED, State.ACTIVE)
+    assert (done.state, repliers(bench)) == (State.FAILED, [main])
+    assert bench.aliases[0] in (done.last_error or "")
+    assert done.successor_id is not None
+    successor = bench.await_state(done.successor_id, State.PLANNED, State.ACTIVE)
+    assert successor.state is State.PLANNED  # after a pause, and for the mailbox alone
+
+
+def test_a_reply_that_is_due_is_not_sent_when_its_alias_has_changed_hands(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=2, aliases=1, policy=SAME)
+    main = bench.addresses[0]
+    replying = bench.step_until(kept_for_the_alias(bench), State.REPLYING)
+    give_to_the_other_mailbox(bench)
+    with bench.database.read() as connection:
+        query = sa.text("SELECT id FROM outbox WHERE enrollment_id = :id AND next_attempt_at IS NOT NULL")
+        (due,) = connection.execute(query, {"id": replying.id}).scalars()
+    bench.responder.work_off(due)
+    assert repliers(bench) == [main]
+
+
+def test_no_certificate_names_an_alias_that_has_changed_hands_since_it_was_proven(make_orders: MakeOrderBench) -> None:
+    bench = make_orders(mailboxes=2, aliases=1, policy=SAME)
+    finalizing = bench.step_until(prove(bench, kept_for_the_alias(bench)), State.FINALIZING)
+    assert finalizing.finalize_sent_at is None
+    give_to_the_other_mailbox(bench)
+    assert bench.step(finalizing).state is State.FAILED
+    assert names_in(bench) == []
 
 
 def test_nothing_is_sent_to_an_authorization_that_has_ended_before_its_turn(make_orders: MakeOrderBench) -> None:

@@ -23,14 +23,17 @@ class EachAuthority:
         return self._stopping.is_set()
 
     def begin(self, authority: str, work: Callable[[], object]) -> None:
-        """Return at once. An authority whose last turn has not ended gets no other one."""
+        """Return at once. An authority whose last turn has not ended gets no other one.
+
+        Raises RuntimeError where there are no more threads to have.
+        """
         with self._lock:
             if authority in self._busy or self._stopping.is_set():
                 return
             name = f"{self._name}-{authority}"
             thread = threading.Thread(target=self._run, args=(authority, work), name=name, daemon=True)
+            thread.start()  # which may fail; what it does first that we could see waits for the lock
             self._busy[authority] = thread
-            thread.start()
 
     def settle(self, within: float | None = None) -> None:
         """Return when the turns that go on now have ended, or after so many seconds."""

@@ -141,6 +141,22 @@ def test_one_authority_has_one_turn_at_a_time_and_its_fault_is_its_own(caplog: p
     assert done == ["c", "a"]
 
 
+def test_a_turn_that_could_not_begin_is_no_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under TasksMax= or RLIMIT_NPROC: later there may be threads again."""
+
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    turns, done = EachAuthority("test"), list[str]()
+    with monkeypatch.context() as crowded:
+        crowded.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError):
+            turns.begin("a", lambda: done.append("too early"))
+    turns.begin("a", lambda: done.append("a"))
+    turns.stop()
+    assert done == ["a"]
+
+
 def test_what_no_configuration_names_any_more_is_forgotten_and_not_asked(make_orders: MakeOrderBench) -> None:
     bench = make_orders()
     broken(bench, "gone", probe_at=bench.clock() - timedelta(seconds=1))

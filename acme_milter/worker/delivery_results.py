@@ -53,8 +53,12 @@ class DeliveryResults:
                 return
             passphrases.forget(connection, one.id)
             note_delivery(connection, Event.DELIVERY_WITHDRAWN, one, job.certificate, now)
+            # Of these, some may have been to go meanwhile.
+            going = withdrawals.going(connection, [other.id for other in beneath], one.target)
             for other in beneath:
-                if deliveries.ask(connection, other.id, one.address, {one.target: one.kind}, now, again=True):
+                if other.id not in going and deliveries.ask(
+                    connection, other.id, one.address, {one.target: one.kind}, now, again=True
+                ):
                     again = deliveries.get_of(connection, other.id, one.target)
                     note_delivery(connection, Event.DELIVERY_ASKED, again, other, now)
         log_job(Event.DELIVERY_WITHDRAWN, job, attempt=one.attempts + 1, reason=one.withdraw_why)

@@ -14,7 +14,7 @@ from acme_milter.delivery.wanted import targets_for
 from acme_milter.delivery.whereabouts import sections_for, takes_back
 from acme_milter.eventlog import Event, log_exception
 from acme_milter.keys.client import KeydClient
-from acme_milter.mailboxes.holder import holder_of
+from acme_milter.mailboxes.holder import holder_of, present_principal
 from acme_milter.store import deliveries, delivery_leases, mailbox_keys, withdrawals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
@@ -89,10 +89,9 @@ class DeliveryWork:
         if len(sections) != 1:
             self._results.failed(job, _nowhere(one, len(sections)))
             return
-        member = config.member(one.address)
         with self._database.read() as connection:
             replaced = withdrawals.is_replaced(connection, one.id)
-            principal = None if member is None else member.principal
+            principal = present_principal(connection, config, one.address)
             staying = withdrawals.staying(connection, one.address, principal, one.target) if principal else []
         gone = Gone(
             certificate_id=certificate.id,

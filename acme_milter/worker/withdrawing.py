@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Config
 from acme_milter.delivery.whereabouts import takes_back
 from acme_milter.eventlog import Event
-from acme_milter.mailboxes.holder import holder_of
+from acme_milter.mailboxes.holder import holder_of, present_principal
 from acme_milter.store import audit, certificates, deliveries, mailboxes, revocations, withdrawals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.deliveries import Delivery
@@ -69,13 +69,10 @@ def revoke(
 
 
 def why_unused(connection: sa.Connection, config: Config, certificate: StoredCertificate) -> str | None:
-    """Why nobody should use the certificate any more; None where that cannot be said. What the store says counts
-    before the configuration: another worker may have read the sources later.
-    """
-    known, member = mailboxes.find(connection, certificate.address), config.member(certificate.address)
+    """Why nobody should use the certificate any more; None where that cannot be said."""
+    known = mailboxes.find(connection, certificate.address)
     if known is not None and known.left_at is not None:
         return withdrawals.LEFT
-    others = {one.principal for one in (known, member) if one is not None}
-    if others - {certificate.principal}:
+    if present_principal(connection, config, certificate.address) not in {None, certificate.principal}:
         return withdrawals.REASSIGNED
     return withdrawals.REVOKED if revocations.get(connection, certificate.id) is not None else None

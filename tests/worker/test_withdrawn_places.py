@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from acme_milter.config.member import Member
-from acme_milter.delivery.target import DeliveryFailed
-from acme_milter.store import passphrases
+from acme_milter.delivery.target import DeliveryFailed, Gone
+from acme_milter.enrollment.model import State
+from acme_milter.store import mailboxes, passphrases, revocations
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.deliveries import DeliveryState
+from acme_milter.worker.withdrawing import revoke
 from tests.delivery.depot import ALICE, BOB, Depot
 from tests.worker.wall import (
     ELSEWHERE,
@@ -18,6 +20,7 @@ from tests.worker.wall import (
     KEEPS,
     Wall,
     configured,
+    known,
     pass_on,
     withdraw,
     work_off,
@@ -80,3 +83,62 @@ def test_what_a_person_removed_by_hand_was_to_go_and_the_successors_is_still_the
     # Of a target that gives nothing back it was never to go, and is nobody's all the same.
     assert withdraw(depot, target="keeps", by_hand=True) == [("by-hand", ["keeps"])]
     assert (depot.row(after, "keeps").state, opens(depot, after, "keeps")) == (DeliveryState.DONE, 1)
+
+
+def test_a_worker_that_has_not_heard_of_the_successor_leaves_what_is_his(depot: Depot, wall: Wall) -> None:
+    before = depot.issue()
+    work_off(depot, wall)
+    not_heard = depot.config
+    hand_over(depot)
+    after = depot.issue(principal="staff:2")
+    wall.faults = [DeliveryFailed("away")] * 2
+    work_off(depot, wall)
+    depot.advance(minutes=1)
+    depot.delivering(wall).work_off("keeps")
+    heard, depot.config = depot.config, not_heard
+    depot.delivering(wall).work_off("hook")
+    assert depot.row(after).withdraw_why is None
+    depot.config = heard
+    depot.calls.run({"addresses": [ALICE]})
+    depot.delivering(wall).work_off("hook")
+    assert {gone.serial for gone in wall.gone} == {before.serial}
+    assert depot.row(after).state is DeliveryState.DONE
+
+
+@pytest.mark.parametrize("managed", [True, False])
+def test_what_is_in_use_stays_beside_what_goes_also_of_a_mailbox_that_is_not_managed_any_more(
+    depot: Depot, wall: Wall, managed: bool
+) -> None:
+    older = depot.issue()
+    work_off(depot, wall)
+    newer = depot.issue()
+    work_off(depot, wall)
+    depot.set_state(older, State.SUPERSEDED)
+    with depot.database.write() as connection:
+        mailboxes.save(connection, [known(first_seen_at=depot.now)])
+        if not managed:
+            depot.configure([GIVES_BACK, KEEPS], [BOB])
+        revoke(connection, depot.config, older, 1, depot.now, by="test")
+    work_off(depot, wall)
+    assert [(gone.serial, gone.beside) for gone in wall.gone] == [(older.serial, (newer.chain_pem,))]
+
+
+def test_an_older_one_that_is_to_go_as_well_by_then_is_not_brought_once_more(depot: Depot, wall: Wall) -> None:
+    older = depot.issue()
+    work_off(depot, wall)
+    newer = depot.issue()
+    work_off(depot, wall)
+    take_down = wall.withdraw
+
+    def meanwhile(gone: Gone) -> str:
+        if gone.serial == newer.serial:
+            assert withdraw(depot, target="hook") == [("withdrawing", ["hook"])]
+        return take_down(gone)
+
+    wall.withdraw = meanwhile  # type: ignore[method-assign]
+    with depot.database.write() as connection:
+        revocations.ask(connection, newer, 1, depot.now, by="test")
+    withdraw(depot, gone=True)
+    work_off(depot, wall)
+    assert [depot.row(one).state for one in (older, newer)] == [DeliveryState.WITHDRAWN] * 2
+    assert wall.hangs == {}

@@ -14,6 +14,7 @@ from acme_milter.cli.store import STORE_FAULTS
 from acme_milter.clock import Clock
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.gate import Expectation
+from acme_milter.protocol.challenge_mail import parse_challenge_mail
 from acme_milter.protocol.faults import MailRefused
 from acme_milter.protocol.headers import split_message
 from acme_milter.protocol.mailbox import InvalidMailbox, parse_single_address_header
@@ -55,7 +56,7 @@ def verify(context: click.Context, file: Path, recipient: str | None, authority:
             config=config,
             verifier=DkimVerifier(pool, lookup),
             smime=smime,
-            expectations=_orders(config, wanted),
+            expectations=_orders(config, wanted, raw),
             terms=terms_of(config.authorities[name]),
             now=Clock().now(),
         )
@@ -94,11 +95,16 @@ def _first_authority(config: Config, recipient: str) -> str:
     return policy.authorities[0] if policy is not None else next(iter(config.authorities), "")
 
 
-def _orders(config: Config, recipient: str) -> list[Expectation] | None:
+def _orders(config: Config, recipient: str, raw: bytes) -> list[Expectation] | None:
+    try:
+        digest = parse_challenge_mail(raw, require_auto_submitted=False).token_part1.digest()
+    except MailRefused:  # so it is nobody's, whatever orders there are
+        return []
     try:
         with closing(Database(config.store.url)) as database:
             database.require_schema()
-            return expectations_of(database, config, config.canonical(recipient) or recipient, Clock().now())
+            mailbox = config.canonical(recipient) or recipient
+            return expectations_of(database, config, mailbox, Clock().now(), digest)
     except (*STORE_FAULTS, PermissionError, ModuleNotFoundError):
         return None
 

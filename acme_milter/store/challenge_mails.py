@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.store.schema import challenge_mail as table
-from acme_milter.store.schema import doubt, enrollment, outbox
+from acme_milter.store.schema import doubt, outbox
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +39,12 @@ def digests_of(connection: sa.Connection, enrollment_id: str) -> frozenset[bytes
     return frozenset(row.token_digest for row in rows)
 
 
-def digests_of_others(connection: sa.Connection, address: str, enrollment_id: str) -> frozenset[bytes]:
-    """Digests of the tokens that were answered for all enrollments of the mailbox but this one."""
-    rows = connection.execute(
-        sa.select(table.c.token_digest)
-        .join(enrollment, enrollment.c.id == table.c.enrollment_id)
-        .where(enrollment.c.address == address, enrollment.c.id != enrollment_id)
-    )
-    return frozenset(row.token_digest for row in rows)
+def was_answered_for_another(connection: sa.Connection, digest: bytes, enrollment_id: str) -> bool:
+    """Whether the token was ever answered for another enrollment than this one, of whichever mailbox: an alias may have
+    been another one's, or have had orders of its own.
+    """
+    asked = sa.select(table.c.id).where(table.c.token_digest == digest, table.c.enrollment_id != enrollment_id).limit(1)
+    return connection.execute(asked).scalar() is not None
 
 
 def digests_by_address(connection: sa.Connection, enrollment_id: str) -> dict[str, frozenset[bytes]]:

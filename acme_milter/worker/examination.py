@@ -110,7 +110,7 @@ class Examination:
         smime = self._smime_verdict(mail, terms, not_before)
         yield from _proof(verdict, smime)
         if smime is not None and smime.passed and not verdict.passed and expected:
-            yield from _group(SMIME[-1:], lambda: gate.check_replay(mail, smime, expected[0]))
+            yield from _group(SMIME[-1:], lambda: gate.check_replay(smime, expected[0]))
         yield from _group(("G19",), lambda: gate.check_reply_to(mail, terms, self.config.canonical))
         if expected:
             yield from _group(("G20", "G21"), lambda: gate.check_answers(mail, expected[0]))

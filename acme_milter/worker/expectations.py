@@ -18,13 +18,15 @@ from acme_milter.worker.terms import terms_of
 RELEVANT_FOR = CHALLENGE_LIFETIME + timedelta(hours=1)
 
 
-def expectations_of(database: Database, config: Config, mailbox: str, now: datetime) -> list[Expectation]:
+def expectations_of(
+    database: Database, config: Config, mailbox: str, now: datetime, token_digest: bytes
+) -> list[Expectation]:
     """Every order of the mailbox that is young enough to have a challenge alive, ended ones included: a second copy
-    of a mail that was answered must still be recognized as such (F-21).
+    of a mail that was answered must still be recognized as such (F-21). ``token_digest`` is the mail's at hand.
     """
     with database.read() as connection:
         return [
-            _expectation_at(connection, enrollment, mailbox, config, began_at)
+            _with_replay(connection, _expectation_at(connection, enrollment, mailbox, config, began_at), token_digest)
             for enrollment in _orders_for(connection, config, mailbox)
             if (began_at := enrollment.began_ordering_at) is not None
             and began_at >= now - RELEVANT_FOR
@@ -60,10 +62,13 @@ def _expectation_at(
             state, sender = standing_of(enrollment, mailbox)
             at_turn = dataclasses.replace(enrollment, state=state, challenge_sender=sender)
         enrollment = at_turn
-    expected = _expectation(enrollment, answered, config, began_at)
+    return _expectation(enrollment, answered, config, began_at)
+
+
+def _with_replay(connection: sa.Connection, expected: Expectation, token_digest: bytes) -> Expectation:
     if expected.terms.smime_trust is None:  # DKIM always says how old a mail is
         return expected
-    before = challenge_mails.digests_of_others(connection, enrollment.address, enrollment.id)
+    before = challenge_mails.was_answered_for_another(connection, token_digest, expected.enrollment_id)
     return dataclasses.replace(expected, answered_before=before)
 
 

@@ -129,7 +129,7 @@ class Intake:
         smime = None if verdict.passed else self._smime_verdict(mail, expected)
         gate.check_proof(verdict, smime)
         if smime is not None:
-            gate.check_replay(mail, smime, expected)
+            gate.check_replay(smime, expected)
         gate.check_reply_to(mail, expected.terms, config.canonical)
         gate.check_answers(mail, expected)
         if policy.mode == "observe":
@@ -146,10 +146,11 @@ class Intake:
 
     def _await_expectation(self, mail: ChallengeMail, mailbox: str, deadline: float) -> Expectation:
         """G10 with its race rule: an intent without its order's row yet is worth waiting for."""
+        digest = mail.token_part1.digest()
         while True:
             seen = self._orders_known
             try:
-                known = expectations_of(self._database, self._config(), mailbox, self._clock())
+                known = expectations_of(self._database, self._config(), mailbox, self._clock(), digest)
                 return gate.match_expectation(mail, known, self._clock())
             except Stopped as stopped:
                 remaining = deadline - time.monotonic()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
-from acme_milter.store import accounts, certificates, deliveries, departures, movable
+from acme_milter.store import accounts, certificates, challenge_mails, deliveries, departures, movable
 from acme_milter.store.database import Database
 
 NOW = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
@@ -78,3 +78,9 @@ def test_of_all_that_was_ever_sent_only_what_is_followed_is_looked_at(
     (steps,) = plans_of(ask)
     assert whole_tables(steps) == ["SCAN outbox USING INDEX ix_outbox_followed"]
     assert any("enrollment USING INDEX sqlite_autoindex_enrollment" in step for step in steps), steps
+
+
+def test_whether_a_token_was_answered_before_is_looked_up_by_it(plans_of: PlansOf) -> None:
+    (steps,) = plans_of(lambda connection: challenge_mails.was_answered_for_another(connection, b"digest", "e1"))
+    assert len(steps) == 1, steps
+    assert "INDEX ix_challenge_mail_token (token_digest=?" in steps[0]

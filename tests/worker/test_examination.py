@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from acme_milter.enrollment.gate import CONDITIONS, SMIME_CONDITIONS, Expectation
+from acme_milter.protocol.challenge_mail import parse_challenge_mail
+from acme_milter.protocol.faults import MailRefused
 from acme_milter.worker.examination import Examination, Finding, Result
 from acme_milter.worker.expectations import expectations_of
 from acme_milter.worker.terms import terms_of
@@ -18,11 +20,18 @@ SELECTOR = f"rsa._domainkey.{CA_DOMAIN}"
 NEVER_TRIED = {"G23", "G24", "G25"}
 
 
+def _token_digest(raw: bytes) -> bytes:
+    try:
+        return parse_challenge_mail(raw, require_auto_submitted=False).token_part1.digest()
+    except MailRefused:
+        return b""
+
+
 def judge(bench: IntakeBench, raw: bytes, recipient: str = RECIPIENT, *, with_store: bool = True) -> dict[str, Finding]:
     orders: list[Expectation] | None = None
     if with_store:
         mailbox = bench.config.canonical(recipient) or recipient
-        orders = expectations_of(bench.database, bench.config, mailbox, bench.clock())
+        orders = expectations_of(bench.database, bench.config, mailbox, bench.clock(), _token_digest(raw))
     examination = Examination(
         config=bench.config,
         verifier=bench.verifier,

@@ -16,7 +16,7 @@ from tests.protocol.sample_mail import NOW, ORDER_CREATED, SENDER, SampleMail, g
 from tests.protocol.smime_mail import place, root
 from tests.protocol.sparse_mail import CONTENT, PROTECTED, as_sent, sparse, sparse_der
 from tests.worker.conftest import MakeBench
-from tests.worker.intake_bench import IntakeBench
+from tests.worker.intake_bench import OTHER_MAILBOX, IntakeBench
 from tests.worker.test_examination import judge as conditions
 
 LONG_AGO = NOW - timedelta(days=300)
@@ -186,13 +186,17 @@ def test_the_same_token_is_answered_once_whatever_else_is_changed(bench: IntakeB
     assert len(bench.replies_due) == 1
 
 
+@pytest.mark.parametrize("then", ["its own mailbox", "an alias of another one"])
 @pytest.mark.parametrize("timed", [False, True], ids=["no time", "signed time"])
 def test_a_token_of_an_earlier_order_is_answered_only_where_a_signed_time_says_that_it_is_new(
-    bench: IntakeBench, timed: bool
+    bench: IntakeBench, timed: bool, then: str
 ) -> None:
     first = bench.expect()
     assert bench.decide(sparse()).reason == "accepted"
     bench.set_state(first, State.ACTIVE)
+    if then != "its own mailbox":  # as when the earlier order was that one's, and this address among its aliases
+        with bench.raw_connection() as connection:
+            connection.execute("UPDATE enrollment SET address = ? WHERE id = ?", (OTHER_MAILBOX, first.id))
     bench.clock.advance(days=30)
     second = bench.expect(at=bench.clock() - timedelta(minutes=1))
     mail = good_mail().set("Date", f" {format_datetime(bench.clock())}")

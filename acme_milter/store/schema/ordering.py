@@ -206,6 +206,7 @@ challenge_mail = sa.Table(
 )
 
 sa.Index("ix_challenge_mail_accepted", challenge_mail.c.accepted_at)
+sa.Index("ix_challenge_mail_token", challenge_mail.c.token_digest)
 
 outbox = sa.Table(
     "outbox",

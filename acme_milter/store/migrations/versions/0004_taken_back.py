@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What was delivered is taken back."""
+"""What was delivered is taken back; a token is known again, whichever order it was answered for."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ INSTANT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def upgrade() -> None:
     _withdrawals()
+    op.create_index("ix_challenge_mail_token", "challenge_mail", ["token_digest"])
 
 
 def _withdrawals() -> None:

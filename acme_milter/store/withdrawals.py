@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from acme_milter.enrollment.model import State
 from acme_milter.store import certificates, deliveries, delivery_leases
 from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.deliveries import UNDONE
 from acme_milter.store.rehearsals import in_earnest
 from acme_milter.store.schema import certificate, enrollment, mailbox, revocation
 from acme_milter.store.schema import delivery as table
@@ -147,6 +148,21 @@ def certificates_at(connection: sa.Connection, address: str, principal: str | No
         query = query.join(certificate, certificate.c.id == table.c.certificate_id)
         query = query.where(certificate.c.principal == principal)
     return sorted(connection.execute(query).scalars())
+
+
+def take_over(connection: sa.Connection, now: datetime) -> None:
+    """At start: set right what a worker of an older version has written, which may have gone on beside the first of
+    this one. It knows neither what may be there nor what is to go, and takes that for something to bring. Reads all.
+    """
+    put_there = sa.and_(table.c.done_at.is_not(None), table.c.outcome.is_not(None), table.c.withdraw_why.is_(None))
+    moments = {"begun_at": sa.func.coalesce(table.c.begun_at, table.c.done_at), "delivered_at": table.c.done_at}
+    unnoticed = table.c.delivered_at.is_distinct_from(table.c.done_at)
+    connection.execute(table.update().where(put_there, unnoticed).values(**moments))
+    tried = sa.and_(UNDONE, sa.or_(table.c.attempts > 0, table.c.lease_owner.is_not(None)))
+    connection.execute(table.update().where(tried, table.c.begun_at.is_(None)).values(begun_at=table.c.asked_at))
+    ended = sa.and_(table.c.done_at.is_not(None), table.c.withdraw_why.is_not(None), table.c.begun_at.is_not(None))
+    values = {"done_at": None, "next_attempt_at": now, "attempts": 0, "last_error": None}
+    connection.execute(table.update().where(ended).values(**values))
 
 
 LEFT, REASSIGNED, REVOKED = (

@@ -15,7 +15,7 @@ from acme_milter.delivery.targets import make_target
 from acme_milter.eventlog import Event, log_exception
 from acme_milter.keys.client import KeydClient
 from acme_milter.program import end_programs
-from acme_milter.store import certificates, deliveries, delivery_leases
+from acme_milter.store import certificates, deliveries, delivery_leases, withdrawals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database, in_words
 from acme_milter.worker.delivery_job import LEASE, Job, log_job, note_delivery
@@ -76,6 +76,7 @@ class Delivering:
         """Leases of our predecessors at this place are void: whoever calls this holds the place's sockets."""
         place = self._owner.rpartition("#")[0]
         with self._database.write() as connection:
+            withdrawals.take_over(connection, self._clock())
             delivery_leases.release_all(connection, place=place, but=self._owner)
 
     def work(self) -> None:

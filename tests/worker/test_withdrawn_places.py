@@ -12,6 +12,7 @@ from acme_milter.enrollment.model import State
 from acme_milter.store import mailboxes, passphrases, revocations
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.deliveries import DeliveryState
+from acme_milter.store.schema import delivery
 from acme_milter.worker.withdrawing import revoke
 from tests.delivery.depot import ALICE, BOB, Depot
 from tests.worker.wall import (
@@ -142,3 +143,17 @@ def test_an_older_one_that_is_to_go_as_well_by_then_is_not_brought_once_more(dep
     work_off(depot, wall)
     assert [depot.row(one).state for one in (older, newer)] == [DeliveryState.WITHDRAWN] * 2
     assert wall.hangs == {}
+
+
+def test_what_an_older_worker_brought_beside_this_one_is_taken_back_from_the_next_start_on(
+    depot: Depot, wall: Wall
+) -> None:
+    certificate = depot.issue()
+    work_off(depot, wall)
+    with depot.database.write() as connection:
+        connection.execute(delivery.update().values(begun_at=None, delivered_at=None))
+    delivering = depot.delivering(wall, owner="depot#2")
+    delivering.start()
+    assert withdraw(depot, target="hook") == [("withdrawing", ["hook"])]
+    delivering.work_off("hook")
+    assert depot.row(certificate).state is DeliveryState.WITHDRAWN

@@ -63,6 +63,10 @@ def promise(
     # Again, on what is true now: the same mail may be at two hosts, and several may come at once.
     answered = answered_of(connection, enrollment, admission.mailbox)
     gate.check_answers(admission.mail, dataclasses.replace(admission.expected, answered=answered))
+    if admission.mail.token_part1.digest() in challenge_mails.digests_of(connection, enrollment.id):
+        # S/MIME BR 3.2.2.4: each address has a random value of its own.
+        why = "for another address of the order"
+        raise Stopped("G20", Outcome.DELIVER_AND_ALERT, Reason.ANSWERED_ALREADY, why)
     stored, entry = answerer.answer(connection, at_turn, admission, queue_id=queue_id, now=now)
     later = at_turn is not enrollment
     if later:

@@ -117,3 +117,19 @@ def _forget_token(bench: OrderBench, enrollment: Enrollment) -> None:
     known = dataclasses.replace(bench.get(enrollment.id), proofs=tuple(proofs), version=enrollment.version + 1)
     with bench.database.write() as connection:
         enrollments.save(connection, known)
+
+
+def test_one_token_for_two_addresses_is_nothing_that_we_answer_twice_nor_put_off(make_orders: MakeOrderBench) -> None:
+    """S/MIME BR 3.2.2.4: each address has a random value of its own."""
+    bench = make_orders(aliases=1, policy=SAME)
+    (alias,) = bench.aliases
+    bench.site.authority.set_knobs(MAIL_AT="neworder")
+    waiting = bench.step_until(bench.open(), State.AWAITING_MAIL)
+    wait_until(lambda: bench.outbox_count(waiting) == 2, "both mails")
+    with bench.database.write() as connection:  # as if the mailbox's mail had brought the alias's token
+        query = sa.text("UPDATE outbox SET envelope_sender = :main WHERE envelope_sender = :alias")
+        connection.execute(query, {"main": bench.addresses[0], "alias": alias})
+    bench.site.authority.send_mail(alias, "raw", raw=b64encode(bench.site.mx.raws[alias]).decode())
+    wait_until(lambda: len(bench.site.mx.decisions[alias]) > 1, "the same token")
+    told = bench.site.mx.decisions[alias][-1]
+    assert (told.disposition, told.reason) == ("accept", "answered-already")

@@ -34,13 +34,15 @@ def replace(connection: sa.Connection, delivery_id: str, sealed: Mapping[str, by
         connection.execute(table.insert(), rows)
 
 
-def forget(connection: sa.Connection, delivery_id: str) -> None:
-    """What the delivery has made is there no more."""
-    connection.execute(table.delete().where(table.c.delivery_id == delivery_id))
+def forget(connection: sa.Connection, *delivery_ids: str) -> None:
+    """What these deliveries have made is there no more, or shown to nobody any more."""
+    connection.execute(table.delete().where(table.c.delivery_id.in_(delivery_ids)))
 
 
-def forget_unused(connection: sa.Connection, before: datetime, limit: int = 1000) -> None:
-    """Of certificates that went out of use ``before`` that, some at a time."""
+def unused(connection: sa.Connection, before: datetime, limit: int = 500) -> list[str]:
+    """Deliveries with passphrases of certificates that went out of use ``before`` that, some at a time. It reads all
+    that are kept: not in a transaction that somebody waits for.
+    """
     found = connection.execute(
         sa.select(table.c.delivery_id)
         .distinct()
@@ -49,8 +51,8 @@ def forget_unused(connection: sa.Connection, before: datetime, limit: int = 1000
         .join(enrollment, enrollment.c.id == certificate.c.enrollment_id)
         .where(enrollment.c.state != State.ACTIVE.value, enrollment.c.state_since < before)
         .limit(limit)
-    ).scalars()
-    connection.execute(table.delete().where(table.c.delivery_id.in_(list(found))))
+    )
+    return list(found.scalars())
 
 
 def of_delivery(connection: sa.Connection, delivery_id: str) -> list[StoredPassphrase]:

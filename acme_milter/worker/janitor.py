@@ -30,8 +30,10 @@ class Janitor:
     def tidy(self) -> None:
         """One round."""
         now = self.clock()
+        with self.database.read() as connection:
+            unused = passphrases.unused(connection, now - KEEP_PASSPHRASES)
         with self.database.write() as connection:
             challenge_mails.forget_doubts(connection, now - KEEP_DOUBTS)
             challenge_mails.forget_mails(connection, now - KEEP_MAILS)
             departures.forget_ended(connection)
-            passphrases.forget_unused(connection, now - KEEP_PASSPHRASES)
+            passphrases.forget(connection, *unused)

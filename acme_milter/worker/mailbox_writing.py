@@ -19,6 +19,9 @@ from acme_milter.worker.leaving import part_with
 RESPELLED_AT_ONCE = 10
 """Fewer than of others in one transaction: each is looked for in five tables."""
 
+PARTED_AT_ONCE = 20
+"""Of those whose time is over each may have certificates of years, and each of these is taken back from each target."""
+
 _WHY_PARTED: Mapping[str | None, str] = {Event.MAILBOX_LEFT: LEFT, Event.MAILBOX_REASSIGNED: REASSIGNED}
 
 
@@ -29,14 +32,14 @@ def write_difference(database: Database, config: Config, applied: Difference, no
     what is out of use already is nobody's to find later.
     """
     before = {after.folded: row for row, after in applied.moved}
-    for part in _parts(applied.joined):
+    for part in _parts(applied.joined, AT_ONCE):
         with database.write() as connection:
             _insert(connection, part)
     for word, rows in _by_audit_word(applied).items():
-        for part in _parts(rows):
+        why = _WHY_PARTED.get(word)
+        for part in _parts(rows, AT_ONCE if why is None else PARTED_AT_ONCE):
             with database.write() as connection:
                 mailboxes.save(connection, part)
-                why = _WHY_PARTED.get(word)
                 for row in part if why is not None else ():
                     part_with(connection, config, before.get(row.folded, row), why or "", now)
                 for row in part if word is not None else ():
@@ -61,9 +64,9 @@ def _by_audit_word(applied: Difference) -> dict[str | None, Sequence[StoredMailb
     }
 
 
-def _parts(rows: Sequence[StoredMailbox]) -> Iterator[Sequence[StoredMailbox]]:
-    for start in range(0, len(rows), AT_ONCE):
-        yield rows[start : start + AT_ONCE]
+def _parts(rows: Sequence[StoredMailbox], at_once: int) -> Iterator[Sequence[StoredMailbox]]:
+    for start in range(0, len(rows), at_once):
+        yield rows[start : start + at_once]
 
 
 def _insert(connection: sa.Connection, rows: Sequence[StoredMailbox]) -> None:

@@ -15,7 +15,9 @@ from acme_milter.store.database import Database
 from acme_milter.worker.leaving import reason_of
 from acme_milter.worker.withdrawing import revoke
 
-AT_ONCE = 100
+AT_ONCE = 20
+"""Addresses in one transaction: each may have certificates of years, which are taken back from several targets."""
+
 REASONS = tuple(reason.name.lower().replace("_", "-") for reason in RevocationReason)
 
 

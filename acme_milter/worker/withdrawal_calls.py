@@ -14,7 +14,9 @@ from acme_milter.store.database import Database
 from acme_milter.store.deliveries import Delivery
 from acme_milter.worker.withdrawing import BY_A_PERSON, plan_withdrawals
 
-AT_ONCE = 100
+AT_ONCE = 20
+"""Addresses in one transaction: each may have certificates of years, and each of these several targets."""
+
 BY_HAND = "removed by hand, as a person said"
 
 

@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Nothing is lost by taking back that is in use, somebody else's, or put there by an older version."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from acme_milter.config.member import Member
 from acme_milter.delivery.target import DeliveryFailed, Gone
 from acme_milter.enrollment.model import State
 from acme_milter.store import mailboxes, passphrases, revocations
 from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.database import Database
 from acme_milter.store.deliveries import DeliveryState
 from acme_milter.store.schema import delivery
+from acme_milter.worker.janitor import KEEP_PASSPHRASES, Janitor
+from acme_milter.worker.mailbox_writing import PARTED_AT_ONCE
 from acme_milter.worker.withdrawing import revoke
 from tests.delivery.depot import ALICE, BOB, Depot
 from tests.worker.wall import (
@@ -20,6 +27,7 @@ from tests.worker.wall import (
     GIVES_BACK,
     KEEPS,
     Wall,
+    apply,
     configured,
     known,
     pass_on,
@@ -157,3 +165,40 @@ def test_what_an_older_worker_brought_beside_this_one_is_taken_back_from_the_nex
     assert withdraw(depot, target="hook") == [("withdrawing", ["hook"])]
     delivering.work_off("hook")
     assert depot.row(certificate).state is DeliveryState.WITHDRAWN
+
+
+def test_of_many_who_leave_at_once_few_are_parted_with_in_one_transaction(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, left = Database.write, []
+
+    def counted(database: Database) -> Any:
+        with database.read() as connection:
+            rows = mailboxes.of_source(connection, "list").values()
+        left.append(sum(row.left_at is not None for row in rows))
+        return write(database)
+
+    monkeypatch.setattr(Database, "write", counted)
+    rows = [
+        known(f"u{number}@org.example", first_seen_at=depot.now, left_at=depot.now)
+        for number in range(2 * PARTED_AT_ONCE)
+    ]
+    apply(depot, left=rows)
+    assert left == [0, PARTED_AT_ONCE]
+
+
+def test_others_may_write_while_the_janitor_looks_for_passphrases(
+    depot: Depot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looked = passphrases.unused, []
+
+    def meanwhile(connection: sa.Connection, before: datetime) -> list[str]:
+        with closing(sqlite3.connect(depot.directory / "store.db", timeout=0, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+        looked.append(before)
+        return look(connection, before)
+
+    monkeypatch.setattr(passphrases, "unused", meanwhile)
+    Janitor(database=depot.database, clock=lambda: depot.now).tidy()
+    assert looked == [depot.now - KEEP_PASSPHRASES]

@@ -57,7 +57,7 @@ class Entry:
         fit to show rather than refused. Raises InvalidEntry.
         """
         own = canonical_address(address)
-        others = dict.fromkeys(filter(None, map(_address_or_none, aliases)))
+        others = each_once(filter(None, map(_address_or_none, aliases)))
         return cls(
             own,
             _word("id", id),
@@ -69,6 +69,14 @@ class Entry:
     def principal(self, source: str) -> str:
         """Whose keys this mailbox's keys are: the person where `source` names one, else the address itself."""
         return self.address if self.id is None else f"{source}:{self.id}"
+
+
+def each_once(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Without those that are there before in another case: for mail they are the same address."""
+    found: dict[str, str] = {}
+    for address in addresses:
+        found.setdefault(address.lower(), address)
+    return tuple(found.values())
 
 
 def canonical_address(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from acme_milter.mailboxes.entry import Entry, InvalidEntry, canonical_address
+from acme_milter.mailboxes.entry import Entry, InvalidEntry, canonical_address, each_once
 from acme_milter.protocol.mailbox import MAX_ADDRESS_OCTETS
 from acme_milter.quoting import quoted
 
@@ -137,5 +137,5 @@ def _as_known(address: str) -> str:
 
 
 def _merged(one: Entry, other: Entry) -> Entry:
-    aliases = tuple(dict.fromkeys([*one.aliases, *other.aliases]))
+    aliases = each_once([*one.aliases, *other.aliases])
     return Entry(one.address, one.id, one.name or other.name, one.groups | other.groups, aliases)

@@ -62,6 +62,16 @@ def test_groups_and_aliases_lose_what_is_empty_or_no_address() -> None:
     assert (entry.groups, entry.aliases) == (frozenset({"Staff"}), ("A@example.org",))
 
 
+def test_an_alias_in_two_spellings_is_one_alias() -> None:
+    """In an order it would be two addresses, and the mail to the one could not be told from the mail to the other."""
+    spellings = ["A.Berg@example.org", "a.berg@Example.org", "A.BERG@example.org"]
+    assert Entry.checked("ann@example.org", aliases=spellings).aliases == ("A.Berg@example.org",)
+    found = Gathering("hr")
+    for spelling in spellings:
+        found.add("ann@example.org", id="7", aliases=[spelling])
+    assert found.reading().entries[0].aliases == ("A.Berg@example.org",)
+
+
 def test_the_principal_is_the_person_where_the_source_knows_one() -> None:
     assert Entry.checked("ann@example.org", id="7").principal("hr") == "hr:7"
     assert Entry.checked("ann@example.org").principal("hr") == "ann@example.org"

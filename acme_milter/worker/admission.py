@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Policy
 from acme_milter.enrollment import gate
 from acme_milter.enrollment.backoff import LOOK_AT_OUTBOX
-from acme_milter.enrollment.gate import Expectation, Outcome, Reason, Stopped
+from acme_milter.enrollment.conditions import Outcome, Reason, Stopped
+from acme_milter.enrollment.gate import Expectation
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import ChallengeMailAccepted, ChallengeMailKept, Event, advance
 from acme_milter.eventlog import Event as Happened

@@ -11,7 +11,8 @@ from datetime import datetime
 
 from acme_milter.config.schema import Config
 from acme_milter.enrollment import gate
-from acme_milter.enrollment.gate import Envelope, Expectation, Outcome, Reason, Stopped, Terms
+from acme_milter.enrollment.conditions import CONDITIONS, SMIME_CONDITIONS, Outcome, Reason, Stopped, stopped_by
+from acme_milter.enrollment.gate import Envelope, Expectation, Terms
 from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_mail
 from acme_milter.protocol.dkim_policy import Verdict
 from acme_milter.protocol.faults import MailRefused
@@ -24,7 +25,7 @@ FORM = ("G3", "G4", "G5", "G6", "G7", "G8", "G9", "G11")
 
 SIGNATURE = ("G12", "G13", "G14", "G15", "G16", "G17", "G18")
 
-SMIME = tuple(gate.SMIME_CONDITIONS)
+SMIME = tuple(SMIME_CONDITIONS)
 
 
 class Result(enum.StrEnum):
@@ -52,7 +53,7 @@ class Finding:
     @property
     def text(self) -> str:
         """What the condition demands."""
-        return (gate.CONDITIONS | gate.SMIME_CONDITIONS)[self.condition]
+        return (CONDITIONS | SMIME_CONDITIONS)[self.condition]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class Examination:
     def judge(self, raw: bytes, recipient: str) -> list[Finding]:
         """All conditions in their order; those of S/MIME only where the authority's configuration accepts it."""
         found = {finding.condition: finding for finding in self._judge(raw, recipient)}
-        names = list(gate.CONDITIONS)
+        names = list(CONDITIONS)
         if self._accepts_smime or any(name in found for name in SMIME):
             place = names.index("G19")
             names[place:place] = SMIME
@@ -89,7 +90,7 @@ class Examination:
         try:
             mail = parse_challenge_mail(raw, require_auto_submitted=False)
         except MailRefused as refused:
-            yield from _stopped(FORM, gate.stopped_by(refused))
+            yield from _stopped(FORM, stopped_by(refused))
             return
         yield from _group(FORM, lambda: self._check_form(mail, recipient))
         expected: list[Expectation] = []

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
 from acme_milter.enrollment import gate
-from acme_milter.enrollment.gate import Envelope, Expectation, Outcome, Reason, Stopped
+from acme_milter.enrollment.conditions import Outcome, Reason, Stopped, stopped_by
+from acme_milter.enrollment.gate import Envelope, Expectation
 from acme_milter.eventlog import Event, log_event, log_exception
 from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_mail
 from acme_milter.protocol.dkim_policy import candidate_signatures
@@ -263,7 +264,7 @@ def _parse(candidate: Candidate) -> ChallengeMail:
     try:
         return parse_challenge_mail(candidate.raw, require_auto_submitted=False)
     except MailRefused as refused:
-        raise gate.stopped_by(refused) from None
+        raise stopped_by(refused) from None
 
 
 def _check_provable(mail: ChallengeMail) -> None:
@@ -271,7 +272,7 @@ def _check_provable(mail: ChallengeMail) -> None:
     try:
         candidate_signatures(mail.headers, mail.sender.domain)
     except MailRefused as refused:
-        raise gate.stopped_by(refused) from None
+        raise stopped_by(refused) from None
 
 
 def _accepts_smime(config: Config, mailbox: str) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from acme_milter.enrollment import gate
+from acme_milter.enrollment.conditions import stopped_by
 from acme_milter.enrollment.gate import Envelope, Expectation, Terms
 from acme_milter.enrollment.model import State
 from acme_milter.protocol.challenge_mail import ChallengeMail, parse_challenge_mail
@@ -68,7 +69,7 @@ class Case:
         try:
             mail = read(self.mail)
         except MailRefused as refused:
-            raise gate.stopped_by(refused) from None
+            raise stopped_by(refused) from None
         gate.check_recipient(mail, mailbox, canonical)
         expected = gate.match_expectation(mail, [self.expectation()], NOW)
         gate.check_auto_submitted(mail, expected.terms)

@@ -11,16 +11,17 @@ import pytest
 
 import acme_milter.worker.intake
 from acme_milter.enrollment import gate
-from acme_milter.enrollment.gate import (
+from acme_milter.enrollment.conditions import (
     ANSWERS_PER_ORDER,
-    CHALLENGE_LIFETIME,
     CONDITION_OF,
     CONDITIONS,
     SMIME_CONDITIONS,
     Outcome,
     Reason,
     Stopped,
+    stopped_by,
 )
+from acme_milter.enrollment.gate import CHALLENGE_LIFETIME
 from acme_milter.enrollment.model import CHALLENGED_STATES, State
 from acme_milter.protocol.dkim_policy import VerdictResult
 from acme_milter.protocol.faults import MailFault, MailRefused
@@ -283,7 +284,7 @@ def test_every_fault_of_a_mail_belongs_to_a_condition_that_has_a_text() -> None:
     assert set(CONDITION_OF) == set(MailFault)
     assert set(CONDITION_OF.values()) <= set(CONDITIONS) | set(SMIME_CONDITIONS)
     for fault in MailFault:
-        assert gate.stopped_by(MailRefused(fault, "d")).condition == CONDITION_OF[fault]
+        assert stopped_by(MailRefused(fault, "d")).condition == CONDITION_OF[fault]
 
 
 def test_the_conditions_are_g1_to_g25_and_each_has_a_text() -> None:
@@ -323,7 +324,7 @@ def test_only_what_is_no_challenge_at_all_is_delivered_without_an_alert(fault: M
         MailFault.TOO_MANY_HEADERS,
         MailFault.HEADER_CONTROL_CHARACTER,
     }
-    assert gate.stopped_by(MailRefused(fault, "d")).outcome is (DELIVER if fault in quiet else ALERT)
+    assert stopped_by(MailRefused(fault, "d")).outcome is (DELIVER if fault in quiet else ALERT)
 
 
 def test_every_reason_is_given_somewhere() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from acme_milter.cli.main import COMMANDS
 from acme_milter.config.preset import preset_names
-from acme_milter.enrollment.gate import CONDITIONS, SMIME_CONDITIONS
+from acme_milter.enrollment.conditions import CONDITIONS, SMIME_CONDITIONS
 from acme_milter.eventlog import Event
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from acme_milter.enrollment.gate import CONDITIONS, SMIME_CONDITIONS, Expectation
+from acme_milter.enrollment.conditions import CONDITIONS, SMIME_CONDITIONS
+from acme_milter.enrollment.gate import Expectation
 from acme_milter.protocol.challenge_mail import parse_challenge_mail
 from acme_milter.protocol.faults import MailRefused
 from acme_milter.worker.examination import Examination, Finding, Result

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 import sqlalchemy as sa
 
-from acme_milter.enrollment.gate import Reason
+from acme_milter.enrollment.conditions import Reason
 from acme_milter.enrollment.model import State
 from acme_milter.keys.sealing import SealBroken
 from acme_milter.store import challenge_mails

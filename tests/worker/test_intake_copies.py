@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from acme_milter.enrollment.gate import Reason
+from acme_milter.enrollment.conditions import Reason
 from acme_milter.enrollment.model import State
 from acme_milter.worker.intake import Decision
 from tests.protocol.sample_mail import NOW, SignatureSpec, ed25519_key, good_mail

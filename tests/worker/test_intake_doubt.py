@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from acme_milter.enrollment.gate import Reason
+from acme_milter.enrollment.conditions import Reason
 from acme_milter.enrollment.model import State
 from acme_milter.worker.intake import Decision
 from tests.protocol.sample_mail import CA_DOMAIN, NOW, SENDER, good_mail

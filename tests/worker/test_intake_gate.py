@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from acme_milter.enrollment.gate import Reason
+from acme_milter.enrollment.conditions import Reason
 from acme_milter.protocol.faults import MailFault
 from acme_milter.store.database import Database
 from tests.protocol.sample_mail import (

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from acme_milter.enrollment.gate import Reason
+from acme_milter.enrollment.conditions import Reason
 from acme_milter.protocol.challenge_mail import parse_challenge_mail
 from tests.protocol.sample_mail import SENDER, TOKEN_PART1, good_mail
 from tests.worker.conftest import MakeBench

@@ -3,7 +3,7 @@
 
 import sqlalchemy as sa
 
-from acme_milter.enrollment.gate import Reason
+from acme_milter.enrollment.conditions import Reason
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import advance
 from acme_milter.lab.processes import free_port, wait_until

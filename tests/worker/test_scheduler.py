@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from acme_milter.enrollment.gate import Reason
+from acme_milter.enrollment.conditions import Reason
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.state_machine import Deferred, advance
 from acme_milter.lab.processes import wait_until

@@ -61,6 +61,13 @@ def names_address(name: x509.GeneralName, address: str) -> bool:
     return name == expected
 
 
+def other_spellings(names: Iterable[x509.GeneralName], address: str) -> list[str]:
+    """The address as SAN entries spell it, where their local part differs in upper and lower case; rfc822Names only."""
+    _, at, domain = address.rpartition("@")
+    written = (_folded(name.value)[0] + at + domain for name in names if isinstance(name, x509.RFC822Name))
+    return [spelled for spelled in dict.fromkeys(written) if spelled != address and spelled.lower() == address.lower()]
+
+
 def names_exactly(names: Iterable[x509.GeneralName], addresses: Sequence[str]) -> bool:
     """Whether SAN entries are these addresses, each of them once, in whatever order, and nothing else."""
     found = list(names)

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a worker does that was given a job: looks whether it is wanted, and has the target take it or give it back."""
 
+import dataclasses
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from cryptography import x509
+
+from acme_milter.certificate.chain import extension_of
+from acme_milter.certificate.pem_chain import parse_pem_chain
+from acme_milter.certificate.subject_name import names_address, other_spellings
 from acme_milter.config.delivery import TargetCommon
 from acme_milter.config.schema import Config
 from acme_milter.delivery.target import DeliveryFailed, Gone, Parcel, Target
@@ -104,7 +110,11 @@ class DeliveryWork:
             why=one.withdraw_why or "",
             still_ours=lambda: self._renew(job),
         )
-        said = self._have(job, sections[0], lambda target: target.withdraw(gone))
+
+        def take_back(target: Target) -> str:
+            return "; ".join(target.withdraw(one) for one in (gone, *_under_older_names(gone)))
+
+        said = self._have(job, sections[0], take_back)
         if said is not None:
             beneath = [other for other in staying if other.usage is certificate.usage and not replaced]
             self._results.withdrawn(job, said, beneath)
@@ -165,6 +175,19 @@ class DeliveryWork:
 def _custody(config: Config, certificate: StoredCertificate) -> str | None:
     policy = config.policy_for(certificate.address)
     return None if policy is None else policy.custody
+
+
+def _under_older_names(gone: Gone) -> list[Gone]:
+    """The same where it was put as long as the mailbox was spelled as in the certificate."""
+    found = []
+    for spelled in other_spellings(_names_in(gone.chain_pem), gone.address):
+        there = (one for one in gone.beside if any(names_address(name, spelled) for name in _names_in(one)))
+        found.append(dataclasses.replace(gone, address=spelled, beside=tuple(there)))
+    return found
+
+
+def _names_in(chain_pem: bytes) -> list[x509.GeneralName]:
+    return list(extension_of(parse_pem_chain(chain_pem)[0], x509.SubjectAlternativeName) or ())
 
 
 def _nowhere(one: Delivery, number: int) -> DeliveryFailed:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Nothing is lost by taking back that is in use, somebody else's, or put there by an older version."""
 
+import dataclasses
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.member import Member
 from acme_milter.delivery.target import DeliveryFailed, Gone
 from acme_milter.enrollment.model import State
-from acme_milter.store import mailboxes, passphrases, revocations
+from acme_milter.store import mailboxes, passphrases, revocations, withdrawals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.deliveries import DeliveryState
@@ -202,3 +204,30 @@ def test_others_may_write_while_the_janitor_looks_for_passphrases(
     monkeypatch.setattr(passphrases, "unused", meanwhile)
     Janitor(database=depot.database, clock=lambda: depot.now).tidy()
     assert looked == [depot.now - KEEP_PASSPHRASES]
+
+
+def test_what_was_brought_under_an_older_spelling_of_the_address_goes_too(depot: Depot, wall: Wall) -> None:
+    spelled = "Alice@org.example"
+    depot.configure([GIVES_BACK], [spelled])
+    signs, encrypts = (depot.issue(spelled, usage=usage) for usage in (KeyUsageKind.SIGN, KeyUsageKind.ENCRYPT))
+    depot.delivering(wall).work_off("hook")
+    with depot.database.write() as connection:
+        mailboxes.save(
+            connection, [dataclasses.replace(known(spelled, principal=spelled, first_seen_at=depot.now), folded=ALICE)]
+        )
+        mailboxes.respell(connection, spelled, ALICE)
+    depot.configure([GIVES_BACK], [ALICE])
+    renewed = depot.issue(principal=spelled, usage=KeyUsageKind.ENCRYPT)
+    depot.config = depot.config.with_members([Member(address=ALICE, principal=spelled, source="list")])
+    depot.calls.run({"addresses": [ALICE]})
+    depot.delivering(wall).work_off("hook")
+    with depot.database.write() as connection:
+        withdrawals.withdraw(connection, signs.id, ["hook"], "gone", depot.now)
+    depot.delivering(wall).work_off("hook")
+    assert {place: serial for place, serial in wall.hangs.items() if serial == signs.serial} == {}
+    assert [(gone.address, gone.beside) for gone in wall.gone] == [
+        (ALICE, (renewed.chain_pem,)),
+        (spelled, ()),
+    ]
+    assert depot.row(signs).outcome == "off the wall; off the wall"
+    assert wall.hangs[spelled, KeyUsageKind.ENCRYPT] == encrypts.serial

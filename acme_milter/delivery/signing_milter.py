@@ -100,7 +100,7 @@ class SigningMilterDelivery:
         with placing(table.parent, (), Rights(section.mode)) as place:
             place.lock(table.name, section.timeout.total_seconds())
             found = place.read(table.name, _MAX_TABLE)
-            lines = [] if found is None else found[0].decode("utf-8", "surrogateescape").splitlines()
+            lines = [] if found is None else _lines_of(found[0].decode("utf-8", "surrogateescape"))
             wanted = change(lines)
             if wanted == lines:
                 return False
@@ -147,6 +147,11 @@ def _lock_of(directory: Path) -> threading.Lock:
     """Table and reload are for all mailboxes, deliveries go on in several threads."""
     with _locks_lock:
         return _locks.setdefault(str(directory), threading.Lock())
+
+
+def _lines_of(text: str) -> list[str]:
+    """Not str.splitlines: half a comment with a form feed in it would become a line of its own."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _with_line(lines: list[str], key: str, file: str) -> list[str]:

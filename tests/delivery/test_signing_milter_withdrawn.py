@@ -151,3 +151,18 @@ def test_nothing_more_is_removed_when_the_job_is_anothers_by_now(desk: Desk, cer
         there.withdraw(gone_of(parcel, still_ours=lambda: bool(answers) and answers.pop()))
     assert len(names_in(certs)) == 2
     assert len(table(certs)) == 1 - turns
+
+
+def test_other_lines_stay_octet_for_octet_whatever_is_in_them(desk: Desk, certs: Path) -> None:
+    """str.splitlines takes a form feed, or a line separator of Unicode, for the end of a line; the table's reader does
+    not.
+    """
+    file = certs.parent / "signingtable"
+    others = "# by hand\r\n# old:\x0cboss@example.org /x\n# \u2028eve@example.org /x\nboss@example.org /y\r\n".encode()
+    file.write_bytes(others + b"# caf\xe9")
+    parcel = desk.parcel()
+    target(certs).deliver(parcel)
+    line = f"{ALICE}  {certs}/{ALICE}-cert+key.pem\n".encode()
+    assert file.read_bytes() == others + b"# caf\xe9\n" + line
+    target(certs).withdraw(gone_of(parcel))
+    assert file.read_bytes() == others + b"# caf\xe9\n"

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A hook's files are gone when it has ended, and what a killed worker has left goes before the next one's are made."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -124,6 +125,22 @@ def test_where_nothing_can_be_locked_nothing_is_swept_and_hooks_run_all_the_same
     with hook_directory() as place:
         assert place.is_dir()
     assert names_in(temporary) == [f"{PREFIX}old"]
+
+
+def test_what_a_hook_has_made_and_nobody_can_delete_keeps_no_key_there(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as what it had root make."""
+
+    def refuse(_name: str, *, dir_fd: int) -> None:
+        raise PermissionError(errno.EACCES, "another user's")
+
+    monkeypatch.setattr(module.shutil, "rmtree", refuse)
+    with hook_directory() as place:
+        for number in range(9):  # before and behind it, in whatever order they are listed
+            (place / f"below{number}").mkdir()
+            (place / f"key{number}.pem").touch()
+    assert [name for name in names_in(place) if name.startswith("key")] == []
 
 
 def test_no_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

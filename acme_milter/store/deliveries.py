@@ -179,7 +179,7 @@ def claim(connection: sa.Connection, target: str, *, owner: str, now: datetime, 
         sa.select(*COLUMNS)
         .select_from(table.join(mine, mine.c.id == table.c.certificate_id))
         .where(UNDONE, table.c.target == target, table.c.next_attempt_at <= now, _unleased(now), ~in_the_way)
-        .order_by(table.c.next_attempt_at, table.c.id)
+        .order_by(table.c.next_attempt_at)
         .limit(1)
     ).first()
     if found is None:

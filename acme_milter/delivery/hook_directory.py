@@ -102,12 +102,12 @@ def _is(parent: int, name: str, descriptor: int) -> bool:
 
 def _delete(parent: int, name: str, descriptor: int) -> None:
     """What cannot be deleted now is swept later; it keeps nothing else from being deleted, a key least of all."""
-    for entry in os.listdir(descriptor):
-        with contextlib.suppress(OSError):
-            if stat.S_ISDIR(os.stat(entry, dir_fd=descriptor, follow_symlinks=False).st_mode):
-                shutil.rmtree(entry, dir_fd=descriptor)  # what a hook has made; it follows no link either
-            else:
-                os.unlink(entry, dir_fd=descriptor)
     with contextlib.suppress(OSError):
+        for entry in os.listdir(descriptor):
+            with contextlib.suppress(OSError):
+                if stat.S_ISDIR(os.stat(entry, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                    shutil.rmtree(entry, dir_fd=descriptor)  # what a hook has made; it follows no link either
+                else:
+                    os.unlink(entry, dir_fd=descriptor)
         # Should another one have the name by now, it goes only if it is empty.
         os.rmdir(name, dir_fd=parent)

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_what_a_hook_has_made_and_nobody_can_delete_keeps_no_key_there(
     def refuse(_name: str, *, dir_fd: int) -> None:
         raise PermissionError(errno.EACCES, "another user's")
 
-    monkeypatch.setattr(module.shutil, "rmtree", refuse)
+    monkeypatch.setattr(shutil, "rmtree", refuse)
     with hook_directory() as place:
         for number in range(9):  # before and behind it, in whatever order they are listed
             (place / f"below{number}").mkdir()

@@ -77,32 +77,21 @@ class WithdrawalCalls:
 
     def _all(self, connection: sa.Connection, address: str, title: str | None) -> set[str]:
         changed: set[str] = set()
+        titles = {one.target for one in deliveries.of_mailbox(connection, address)} if title is None else {title}
         for certificate_id in withdrawals.certificates_at(connection, address):
-            certificate = certificates.get(connection, certificate_id)
-            changed |= set(
-                plan_withdrawals(
-                    connection,
-                    self._config(),
-                    certificate,
-                    BY_A_PERSON,
-                    self._clock(),
-                    which=lambda one: title in {None, one.target},
-                )
-            )
+            changed |= self._planned(connection, certificate_id, BY_A_PERSON, titles)
         return changed
 
     def _gone(self, connection: sa.Connection, address: str, title: str | None) -> set[str]:
-        config, changed = self._config(), set[str]()
+        changed: set[str] = set()
         for one in withdrawals.unused(connection, address):
-            if title == one.target or (title is None and gives_back(connection, config, one)):
-                certificate, target = certificates.get(connection, one.certificate_id), one.target
-
-                def is_meant(row: Delivery, target: str = target) -> bool:
-                    return row.target == target
-
-                now = self._clock()
-                changed |= set(plan_withdrawals(connection, config, certificate, one.why, now, which=is_meant))
+            if title == one.target or (title is None and gives_back(connection, self._config(), one)):
+                changed |= self._planned(connection, one.certificate_id, one.why, {one.target})
         return changed
+
+    def _planned(self, connection: sa.Connection, certificate_id: str, why: str, titles: set[str]) -> set[str]:
+        certificate = certificates.get(connection, certificate_id)
+        return set(plan_withdrawals(connection, self._config(), certificate, why, self._clock(), titles=titles))
 
     def _settled(self, connection: sa.Connection, one: Delivery) -> bool:
         now = self._clock()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is to be taken back where: certificates that nobody should use any more, from the targets that give back."""
 
-from collections.abc import Callable
+from collections.abc import Collection
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -12,7 +12,6 @@ from acme_milter.eventlog import Event
 from acme_milter.mailboxes.holder import holder_of, present_principal
 from acme_milter.store import audit, certificates, deliveries, mailboxes, revocations, withdrawals
 from acme_milter.store.certificates import StoredCertificate
-from acme_milter.store.deliveries import Delivery
 
 BY_A_PERSON = "a person said so"
 REVOKED = "it was revoked"
@@ -25,19 +24,18 @@ def plan_withdrawals(
     why: str,
     now: datetime,
     *,
-    which: Callable[[Delivery], bool] | None = None,
+    titles: Collection[str] | None = None,
 ) -> list[str]:
-    """Have the certificate taken back wherever it may be: from the targets of which the policy says so, or from
-    ``which`` ones a person names. Returns their titles, with those of deliveries that had not begun and end.
+    """Have the certificate taken back wherever it may be: from the targets of which the policy says so, or from those
+    of these ``titles``, which a person names. Returns the titles, with those of deliveries that had not begun and end.
     """
-
-    holder = holder_of(connection, config, certificate.address, certificate.principal)
-
-    def by_policy(one: Delivery) -> bool:
-        return takes_back(config, holder, one.address, one.target, one.kind)
-
-    chosen = which or by_policy
-    titles = [one.target for one in deliveries.of_certificate(connection, certificate.id) if chosen(one)]
+    if titles is None:
+        holder = holder_of(connection, config, certificate.address, certificate.principal)
+        titles = [
+            one.target
+            for one in deliveries.of_certificate(connection, certificate.id)
+            if takes_back(config, holder, one.address, one.target, one.kind)
+        ]
     changed = withdrawals.withdraw(connection, certificate.id, titles, why, now) if titles else []
     if changed:
         audit.record(

@@ -30,7 +30,8 @@ from acme_milter.worker.withdrawing import revoke, withdraw_all_of
 EVERY = timedelta(minutes=10)
 """A certificate that was under way when its mailbox left is found and put out of use after so long at most."""
 
-AT_ONCE = 100
+AT_ONCE = 20
+"""Enrollments in one transaction: each may have its mailbox's certificates of years taken back and revoked."""
 
 
 def reason_of(word: str) -> RevocationReason:

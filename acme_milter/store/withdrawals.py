@@ -81,12 +81,15 @@ def turn_back(connection: sa.Connection, delivery_id: str, why: str, now: dateti
 def is_replaced(connection: sa.Connection, delivery_id: str) -> bool:
     """Whether another certificate for the same use was put there later: what has the mailbox's name there is its own.
 
-    Where nobody knows whether this one was put there at all, any other is believed to have been later.
+    Where nobody knows whether this one was put there at all, any is believed to have been later but an older one that
+    was there before this one began: that may lie beneath it.
     """
     other, mine, theirs = table.alias("other"), certificate.alias("mine"), certificate.alias("theirs")
     later = sa.tuple_(other.c.delivered_at, theirs.c.stored_at, theirs.c.id) > sa.tuple_(
         table.c.delivered_at, mine.c.stored_at, mine.c.id
     )
+    newer = sa.tuple_(theirs.c.stored_at, theirs.c.id) > sa.tuple_(mine.c.stored_at, mine.c.id)
+    since = sa.or_(table.c.begun_at.is_(None), other.c.delivered_at >= table.c.begun_at, newer)
     query = (
         sa.select(other.c.id)
         .select_from(
@@ -100,7 +103,7 @@ def is_replaced(connection: sa.Connection, delivery_id: str) -> bool:
             theirs.c.usage == mine.c.usage,
             other.c.delivered_at.is_not(None),
             sa.or_(other.c.done_at.is_(None), other.c.withdraw_why.is_(None)),
-            sa.or_(table.c.delivered_at.is_(None), later),
+            sa.or_(sa.and_(table.c.delivered_at.is_(None), since), later),
         )
         .limit(1)
     )

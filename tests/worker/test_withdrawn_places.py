@@ -13,9 +13,9 @@ import sqlalchemy as sa
 
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.member import Member
-from acme_milter.delivery.target import DeliveryFailed, Gone
+from acme_milter.delivery.target import Delivered, DeliveryFailed, Gone, Parcel
 from acme_milter.enrollment.model import State
-from acme_milter.store import mailboxes, passphrases, revocations, withdrawals
+from acme_milter.store import deliveries, mailboxes, passphrases, revocations, withdrawals
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.deliveries import DeliveryState
@@ -231,3 +231,43 @@ def test_what_was_brought_under_an_older_spelling_of_the_address_goes_too(depot:
     ]
     assert depot.row(signs).outcome == "off the wall; off the wall"
     assert wall.hangs[spelled, KeyUsageKind.ENCRYPT] == encrypts.serial
+
+
+@pytest.mark.parametrize("in_use", [True, False])
+def test_what_was_put_there_half_over_its_predecessor_goes_when_it_is_revoked(
+    depot: Depot, wall: Wall, in_use: bool
+) -> None:
+    older = depot.issue()
+    work_off(depot, wall)
+    if not in_use:
+        depot.set_state(older, State.SUPERSEDED)
+    newer, bring = depot.issue(), wall.deliver
+
+    def half(parcel: Parcel) -> Delivered:
+        bring(parcel)
+        raise DeliveryFailed("put there, and then the reload failed", permanent=True)
+
+    wall.deliver = half  # type: ignore[method-assign]
+    depot.delivering(wall).work_off("hook")
+    wall.deliver = bring  # type: ignore[method-assign]
+    with depot.database.write() as connection:
+        revoke(connection, depot.config, newer, 1, depot.now, by="test")
+    depot.delivering(wall).work_off("hook")
+    assert depot.row(newer).state is DeliveryState.WITHDRAWN
+    assert wall.hangs == ({(ALICE, KeyUsageKind.DUAL): older.serial} if in_use else {})
+
+
+def test_a_newer_one_is_in_its_place_where_nobody_knows_whether_an_older_one_ever_was(depot: Depot, wall: Wall) -> None:
+    older = depot.issue(planned=False)
+    newer = depot.issue()
+    depot.delivering(wall).work_off("hook")
+    depot.advance(seconds=1)
+    with depot.database.write() as connection:
+        deliveries.ask(connection, older.id, ALICE, {"hook": "hook"}, depot.now)
+    assert depot.delivering(wall, owner="dead#1")._claim("hook") is not None
+    depot.advance(minutes=6)
+    with depot.database.write() as connection:
+        revoke(connection, depot.config, older, 1, depot.now, by="test")
+    depot.delivering(wall).work_off("hook")
+    assert [(gone.serial, gone.replaced) for gone in wall.gone] == [(older.serial, True)]
+    assert wall.hangs == {(ALICE, KeyUsageKind.DUAL): newer.serial}

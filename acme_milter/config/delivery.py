@@ -118,6 +118,13 @@ class TargetCommon(Section):
         """Whether what was delivered there is taken back by itself, once nobody should use it any more."""
         return bool(getattr(self, "withdraw", False))
 
+    @property
+    def location(self) -> str:
+        """The paths below which it puts things on this machine, which tell two targets of one name apart; empty where
+        it puts them elsewhere.
+        """
+        return ""
+
 
 class FilesTarget(TargetCommon):
     """Files in a directory of the mailbox's own. A passphrase never lies beside the file that it opens: it has a
@@ -143,6 +150,10 @@ class FilesTarget(TargetCommon):
         if passphrases is not None and f"{passphrases}/".startswith(f"{self.path}/"):
             raise ValueError("passphrase_path is inside path: a passphrase must not lie beside the file that it opens")
         return self
+
+    @property
+    def location(self) -> str:
+        return " ".join(filter(None, (self.path, self.passphrase_path)))
 
 
 class HookTarget(TargetCommon):
@@ -223,6 +234,10 @@ class SigningMilterTarget(TargetCommon):
             raise ValueError(f"mode {self.mode:04o} is more than 0640; the files hold private keys in clear")
         return self
 
+    @property
+    def location(self) -> str:
+        return " ".join(str(path) for path in (self.directory, self.table) if path is not None)
+
 
 class TsigKey(Section):
     """The key that a name server knows us by (RFC 8945)."""
@@ -253,6 +268,10 @@ class SmimeaTarget(TargetCommon):
         if self.mode == "nsupdate" and (self.server is None or self.tsig is None):
             raise ValueError("mode: nsupdate needs server and tsig: an unsigned update is anybody's")
         return self
+
+    @property
+    def location(self) -> str:
+        return str(self.path or "") if self.mode == "zone" else ""
 
 
 TARGET_TYPES: Mapping[str, type[TargetCommon]] = {

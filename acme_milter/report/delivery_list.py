@@ -114,7 +114,7 @@ def delivery_unused(
 def gives_back(connection: sa.Connection, config: Config, one: Unused) -> bool:
     """Whether what is there is taken back by itself."""
     holder = holder_of(connection, config, one.address, one.principal)
-    return takes_back(config, holder, one.address, one.target, one.kind)
+    return takes_back(config, holder, one)
 
 
 def still_there(connection: sa.Connection, address: str) -> str:

@@ -38,8 +38,9 @@ class Delivery:
 
     `withdraw_why`: it is to be there no more, for this reason; then waiting, retrying and failed tell how far that is.
     `done_at` without an outcome: it has ended, and `last_error` says why. `begun_at`: since when it may be there;
-    `delivered_at`: when it was put there last. `lease_owner`: whose turn it is. Of one that was just claimed,
-    `begun_at` and `lease_owner` are those of before: whose it was then, who may still be at work.
+    `delivered_at`: when it was put there last; `location`: its target's, as the configuration had it then.
+    `lease_owner`: whose turn it is. Of one that was just claimed, `begun_at` and `lease_owner` are those of before:
+    whose it was then, who may still be at work.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Delivery:
     withdraw_why: str | None
     begun_at: datetime | None
     delivered_at: datetime | None
+    location: str | None
 
     @property
     def state(self) -> DeliveryState:

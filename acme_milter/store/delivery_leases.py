@@ -63,6 +63,12 @@ def extend(
     connection.execute(table.update().where(ours).values(lease_until=until, **told))
 
 
+def locate(connection: sa.Connection, delivery_id: str, location: str, *, owner: str) -> None:
+    """Note where it is about to be put, while the lease is ours."""
+    ours = sa.and_(table.c.id == delivery_id, table.c.lease_owner.in_(names(owner)))
+    connection.execute(table.update().where(ours).values(location=location))
+
+
 def release_all(connection: sa.Connection, *, place: str, but: str) -> None:
     """At start: leases of predecessors at this `place` are void, all but those whose owner begins with `but`."""
     theirs = table.c.lease_owner.startswith(place + "#", autoescape=True)

@@ -27,6 +27,7 @@ class Unused:
     principal: str
     target: str
     kind: str
+    location: str | None
     why: str
 
 
@@ -190,6 +191,7 @@ def unused(connection: sa.Connection, address: str | None = None) -> list[Unused
             certificate.c.principal,
             table.c.target,
             table.c.kind,
+            table.c.location,
             why.label("why"),
         )
         .select_from(

@@ -71,10 +71,8 @@ class DeliveryWork:
             unused = None if over is None else why_unused(connection, config, certificate)
             holder = holder_of(connection, config, certificate.address, certificate.principal)
         if over is not None:
-            one = job.one
-            gives_back = takes_back(config, holder, one.address, one.target, one.kind)
             # What may be there already does not stay there because its turn is over.
-            if unused is not None and one.begun_at is not None and gives_back:
+            if unused is not None and job.one.begun_at is not None and takes_back(config, holder, job.one):
                 self._results.turned_back(job, unused)
             else:
                 self._results.ended(job, over)
@@ -82,6 +80,9 @@ class DeliveryWork:
         found = targets_for(config, certificate.address, certificate.principal, certificate.authority)
         section = found[job.one.target]
         parcel = self._parcel(job, config)
+        if section.location != job.one.location:
+            with self._database.write() as connection:
+                delivery_leases.locate(connection, job.one.id, section.location, owner=job.owner)
         delivered = self._have(job, section, lambda target: target.deliver(parcel))
         if delivered is not None:
             self._results.done(job, delivered)
@@ -91,7 +92,7 @@ class DeliveryWork:
         one, certificate, config = job.one, job.certificate, self._config()
         with self._database.read() as connection:
             holder = holder_of(connection, config, one.address, certificate.principal)
-        sections = sections_for(config, holder, one.address, one.target, one.kind)
+        sections = sections_for(config, holder, one)
         if len(sections) != 1:
             self._results.failed(job, _nowhere(one, len(sections)))
             return
@@ -193,9 +194,10 @@ def _names_in(chain_pem: bytes) -> list[x509.GeneralName]:
 def _nowhere(one: Delivery, number: int) -> DeliveryFailed:
     place = f"it was put there: {one.outcome}" if one.outcome else "where it was put is not known"
     found = "several different targets" if number else "no target"
+    where = f" at {one.location}" if one.location and not number else ""
     return DeliveryFailed(
-        f"the configuration has {found} {one.target} (to: {one.kind}) for the mailbox by now, so nobody knows how to"
-        f" take it back; {place}. Remove it by hand, then:"
+        f"the configuration has {found} {one.target} (to: {one.kind}){where} for the mailbox by now, so nobody knows"
+        f" how to take it back; {place}. Remove it by hand, then:"
         f" acme-milter deliver withdraw {one.address} --target {one.target} --by-hand",
         permanent=True,
     )

@@ -34,7 +34,7 @@ def plan_withdrawals(
         titles = [
             one.target
             for one in deliveries.of_certificate(connection, certificate.id)
-            if takes_back(config, holder, one.address, one.target, one.kind)
+            if takes_back(config, holder, one)
         ]
     changed = withdrawals.withdraw(connection, certificate.id, titles, why, now) if titles else []
     if changed:

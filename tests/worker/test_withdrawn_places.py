@@ -73,6 +73,43 @@ def test_what_an_override_of_the_address_had_brought_is_looked_for_there_and_not
     assert served == ["/bin/false", "/bin/false"]
 
 
+def at(directory: str, **more: object) -> dict[str, object]:
+    return {"to": "files", "name": "drawer", "path": f"{directory}/{{address}}", "withdraw": True, **more}
+
+
+@pytest.mark.parametrize(
+    ("now", "found"),
+    [
+        ({"deliver": [at("/new")], "groups": [at("/old")]}, "/old/{address}"),
+        ({"deliver": [at("/old", mode="0640")], "groups": [at("/old")]}, "/old/{address}"),
+        ({"deliver": [at("/new")], "groups": []}, "no target drawer (to: files) at /old/{address}"),
+    ],
+)
+def test_what_lies_under_one_path_is_not_said_to_be_gone_because_another_path_has_the_name_now(
+    depot: Depot, wall: Wall, now: dict[str, Any], found: str
+) -> None:
+    served: list[str] = []
+
+    def make(section: Any) -> Wall:
+        served.append(section.path)
+        return wall
+
+    configured(depot, domain={"deliver": [at("/old")], "mailboxes": {"list": [ALICE, BOB]}})
+    certificate = depot.issue()
+    depot.delivering(make).work_off("drawer")
+    groups = [{"match": {"group": "staff"}, "deliver": [one]} for one in now["groups"]]
+    configured(depot, domain={"deliver": now["deliver"], "mailboxes": {"list": [ALICE, BOB], "groups": groups}})
+    with depot.database.write() as connection:
+        revoke(connection, depot.config, certificate, 1, depot.now, by="test")
+    depot.delivering(make).work_off("drawer")
+    row = depot.row(certificate, "drawer")
+    if found.startswith("/"):
+        assert (served, row.state) == (["/old/{address}", found], DeliveryState.WITHDRAWN)
+    else:
+        assert (served, row.state) == (["/old/{address}"], DeliveryState.FAILED)
+        assert found in (row.last_error or "")
+
+
 def opens(depot: Depot, certificate: StoredCertificate, target: str = "hook") -> int:
     """How many passphrases are kept for what was delivered of it."""
     with depot.database.read() as connection:

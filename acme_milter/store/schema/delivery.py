@@ -24,6 +24,7 @@ delivery = sa.Table(
     text("withdraw_why", nullable=True),  # None: it is to be there
     instant("begun_at", nullable=True),  # None: it cannot be there
     instant("delivered_at", nullable=True),  # when it was put there last
+    text("location", nullable=True),  # the paths by which its target was told from others of that name, as configured
     sa.UniqueConstraint("certificate_id", "target"),
     sqlite_strict=True,
 )

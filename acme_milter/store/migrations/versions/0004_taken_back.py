@@ -20,5 +20,6 @@ def _withdrawals() -> None:
     op.add_column("delivery", sa.Column("withdraw_why", sa.Text(), nullable=True))
     op.add_column("delivery", sa.Column("begun_at", INSTANT, nullable=True))
     op.add_column("delivery", sa.Column("delivered_at", INSTANT, nullable=True))
+    op.add_column("delivery", sa.Column("location", sa.Text(), nullable=True))
     op.execute("UPDATE delivery SET begun_at = done_at, delivered_at = done_at WHERE outcome IS NOT NULL")
     op.execute("UPDATE delivery SET begun_at = asked_at WHERE done_at IS NULL")

@@ -2,8 +2,10 @@
 """What a mailbox key is for."""
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from cryptography.x509 import KeyUsage
+if TYPE_CHECKING:  # every command needs this module, and hardly one of them that library, whose import takes longest
+    from cryptography.x509 import KeyUsage
 
 
 class KeyUsageKind(StrEnum):
@@ -14,7 +16,7 @@ class KeyUsageKind(StrEnum):
     ENCRYPT = "encrypt"
 
 
-def usage_in(bits: KeyUsage | None, *, is_rsa: bool) -> KeyUsageKind | None:
+def usage_in(bits: "KeyUsage | None", *, is_rsa: bool) -> KeyUsageKind | None:
     """What a keyUsage extension makes of a key; without one it is for both. None: a bit that no mailbox's key has.
 
     RFC 8823 §3.3, S/MIME BR §7.1.2.3: RSA keys encipher, EC keys agree.

@@ -57,7 +57,10 @@ def is_failure(error: AcmeError) -> bool:
 
 
 def after_failure(health: Health, error: str, now: datetime, enrollment_id: str) -> Health:
-    """One more failure, of that enrollment's step. While it is open only the trial's says anything new."""
+    """One more failure, of that enrollment's step (or of an account's key exchange, with the account's id).
+
+    While it is open only the trial's says anything new.
+    """
     if health.is_open:
         return _open_again(health, error, now) if health.trial_id == enrollment_id else health
     goes_on = health.failed_at is not None and abs(now - health.failed_at) <= ROW_LASTS
@@ -109,6 +112,18 @@ def _pause(openings: int) -> timedelta:
     return min(FIRST_PROBE * (1 << doublings), LONGEST_PROBE)
 
 
+def judged(
+    connection: sa.Connection, authority: str, judge: Callable[[Health], Health], now: datetime
+) -> tuple[Health, Health]:
+    """What ``judge`` makes of the authority, kept: before and after, to `tell` once it is committed."""
+    before = authority_health.get(connection, authority)
+    after = judge(before)
+    if after != before:
+        authority_health.put(connection, after)
+        _record(connection, before, after, now)
+    return before, after
+
+
 class Breaker:
     """Watches what steps come to; holds no state. ``changed`` is called when an authority breaks, or has healed."""
 
@@ -130,12 +145,7 @@ class Breaker:
 
         def also(connection: sa.Connection) -> None:
             step.also(connection)
-            before = authority_health.get(connection, enrollment.authority)
-            after = judge(before)
-            if after != before:
-                authority_health.put(connection, after)
-                _record(connection, before, after, self._clock())
-                changes.append((before, after))
+            changes.append(judged(connection, enrollment.authority, judge, self._clock()))
 
         def afterwards() -> None:
             step.afterwards()

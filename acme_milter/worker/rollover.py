@@ -22,10 +22,12 @@ from acme_milter.keys.client import KeydClient, KeydUnavailable
 from acme_milter.keys.refusal import KeydRefused
 from acme_milter.store import accounts, audit
 from acme_milter.store.accounts import StoredAccount
+from acme_milter.store.authority_health import Health
 from acme_milter.store.database import Database
 from acme_milter.worker.accounts import public_text, thumbprint_of
 from acme_milter.worker.agreement import wants_agreement
 from acme_milter.worker.authorities import AccountGone, Authorities, AuthorityUnusable, KeydSigner
+from acme_milter.worker.breaker import after_failure, is_failure, judged, tell
 
 EVERY = timedelta(seconds=2)
 LOOK_AGAIN = timedelta(seconds=5)
@@ -86,14 +88,25 @@ class Rollover:
         except (KeyNotWanted, AccountGone) as refusal:
             self._give_up(account, str(refusal))
         except (AcmeError, AuthorityUnusable, KeydUnavailable, KeydRefused) as error:
-            self._failures[account_id] += 1
-            pause = step_delay(self._failures[account_id], random.random())  # noqa: S311 spreads load, hides nothing
-            asked = error.retry_after if isinstance(error, AcmeError) else None
-            with self.database.write() as connection:
-                until = self.clock() + max(pause, asked or timedelta(0))
-                accounts.put_off_exchange(connection, account, until, str(error))
+            self._put_off(account, error)
         else:
             self._adopt(account)
+
+    def _put_off(self, account: StoredAccount, error: Exception) -> None:
+        """Try it again later. While it waits no order tells that the authority is broken, so this one does."""
+        self._failures[account.id] += 1
+        pause = step_delay(self._failures[account.id], random.random())  # noqa: S311 spreads load, hides nothing
+        asked = error.retry_after if isinstance(error, AcmeError) else None
+        change: tuple[Health, Health] | None = None
+        with self.database.write() as connection:
+            now = self.clock()
+            accounts.put_off_exchange(connection, account, now + max(pause, asked or timedelta(0)), str(error))
+            if isinstance(error, AcmeError) and is_failure(error):
+                change = judged(
+                    connection, account.authority, lambda known: after_failure(known, str(error), now, account.id), now
+                )
+        if change is not None:
+            tell(*change)
 
     def _offer(self, account: StoredAccount) -> None:
         """Return once the authority has the next key; raises KeyNotWanted when it never will."""

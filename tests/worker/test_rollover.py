@@ -10,8 +10,8 @@ from acme_milter.acme import key_change
 from acme_milter.acme.problem import ErrorType, Problem, ServerBusy, ServerRefused
 from acme_milter.enrollment.model import State
 from acme_milter.enrollment.state_machine import Deferred
-from acme_milter.store import accounts, enrollments
-from acme_milter.worker import rollover
+from acme_milter.store import accounts, authority_health, enrollments
+from acme_milter.worker import breaker, rollover
 from tests.worker.account_desk import AccountDesk
 from tests.worker.conftest import MakeOrderBench
 
@@ -185,6 +185,22 @@ def test_an_authority_that_does_not_answer_is_tried_again(desk: AccountDesk, mon
     assert (account.thumbprint, account.is_changing, account.last_error) == (before, True, "no answer")
     desk.work_later()
     exchanged(desk, before)
+
+
+def test_an_authority_that_answers_no_exchange_is_broken_so_that_orders_go_elsewhere(
+    desk: AccountDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(*_: object) -> None:
+        raise ServerBusy("no answer")
+
+    monkeypatch.setattr(key_change, "roll_over", silent)
+    desk.ask("rollover-accounts")
+    for turn in range(breaker.FAILURES):
+        with desk.bench.moved_ahead(minutes=turn):
+            desk.rollover.work()
+    with desk.bench.database.read() as connection:
+        health = authority_health.get(connection, "ca")
+    assert (health.is_open, health.last_error) == (True, "no answer")
 
 
 def test_an_account_is_not_closed_in_the_middle_of_an_exchange(desk: AccountDesk) -> None:

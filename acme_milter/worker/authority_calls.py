@@ -101,8 +101,10 @@ class AuthorityCalls:
         try:
             client.deactivate_account()
         except ServerRefused as refused:
-            # §7.3.6: what a closed account's requests are answered; so it was closed by an earlier one of these.
-            if refused.kind is not ErrorType.UNAUTHORIZED or _status(refused) != 401:
+            # §7.3.6: what a closed account's requests are answered; so it was closed by an earlier one of these. An
+            # authority that was set up anew knows it no more: only by closing it here another one can be made.
+            closed = refused.kind is ErrorType.UNAUTHORIZED and _status(refused) == 401
+            if not closed and refused.kind is not ErrorType.ACCOUNT_DOES_NOT_EXIST:
                 raise
         now, cancelled = self.clock(), 0
         with self.database.write() as connection:

@@ -33,6 +33,19 @@ def test_two_mailboxes_with_accounts_of_their_own_are_answered_with_the_key_of_e
     assert len({account.url for account in by_id.values()}) == 2
 
 
+def test_an_account_that_the_authority_has_lost_can_be_closed_and_followed_by_another(
+    make_orders: MakeOrderBench,
+) -> None:
+    desk = the_desk(make_orders)
+    desk.bench.authorities.client("ca")
+    lost = desk.one()
+    with desk.bench.database.write() as connection:
+        accounts.set_url(connection, lost.id, url=f"{lost.url}-lost", terms_url=None, at=desk.bench.clock())
+    assert list(desk.outcomes("deactivate-accounts").values()) == ["deactivated"]
+    desk.ask("register-account", again=True)
+    assert desk.certify().account_id != lost.id
+
+
 def test_the_mailboxes_of_a_domain_share_its_account(make_orders: MakeOrderBench) -> None:
     desk = the_desk(make_orders, "per_domain", mailboxes=2)
     for address in desk.bench.addresses:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from acme_milter.acme.revocation import RevocationReason
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import OPEN_STATES, Cause, Enrollment, State
 from acme_milter.eventlog import Event
@@ -53,6 +54,7 @@ _STEPS: Mapping[str, str | None] = {
     "Failed": None,
     "Cancelled": None,
     "Superseded": None,
+    "Retired": "certificate out of use",
     "Revoked": None,
     "Expired": None,
 }
@@ -200,7 +202,8 @@ def _revocations(connection: sa.Connection, certificates: Sequence[CertificateLi
     serials = {line.id: line.serial for line in certificates}
     for wish in timeline.revocations_of(connection, list(serials)).values():
         serial = serials[wish.certificate_id]
-        yield _entry(wish.asked_at, "revocation-asked", f"revocation of {serial} asked for (reason {wish.reason})")
+        reason = RevocationReason(wish.reason).name.lower().replace("_", "-")
+        yield _entry(wish.asked_at, "revocation-asked", f"revocation of {serial} asked for (reason {reason})")
         if wish.done_at is not None:
             yield _entry(wish.done_at, "certificate-revoked", f"{serial} revoked")
         elif wish.last_error is not None:

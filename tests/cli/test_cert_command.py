@@ -103,6 +103,7 @@ def test_revoking_is_done_by_the_authority_and_told_in_the_timeline(office: Offi
     wait_until(lambda: office.document("cert", "show", serial)["revoked_at"] is not None, "the revocation")
     story = office.document("mailbox", "show", "dave@org.example")
     assert "certificate-revoked" in [entry["event"] for entry in story["timeline"]]
+    assert any("asked for (reason key-compromise)" in entry["text"] for entry in story["timeline"])
     assert story["why"]["word"] == "revoked"
     assert serial in serials(office, "--state", "revoked")
 

@@ -12,9 +12,10 @@ from acme_milter.enrollment.model import OPEN_STATES, Cause, Enrollment, State
 from acme_milter.eventlog import Event
 from acme_milter.report.certificate_list import certificate_row
 from acme_milter.report.delivery_timeline import TOLD_BY_DELIVERIES, delivery_entries
+from acme_milter.report.mailbox_story import story_of
 from acme_milter.report.member import Known, look_up
 from acme_milter.report.rows import Row, instant
-from acme_milter.report.why import story_of, why_of
+from acme_milter.report.why import why_of
 from acme_milter.store import timeline
 from acme_milter.store.departures import Departure
 from acme_milter.store.timeline import CertificateLine, Mail, Noted

@@ -2,7 +2,7 @@
 """The view `why`: why a mailbox has a certificate or has none, in a paragraph, and what to run next."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,48 +11,23 @@ import sqlalchemy as sa
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.schema import Config
 from acme_milter.config.sources import LIST
-from acme_milter.enrollment.kinds import covers
 from acme_milter.enrollment.model import BACKGROUND_CAUSES, Enrollment, State
-from acme_milter.enrollment.staging import is_staging
 from acme_milter.mailboxes.asking import ask_about
 from acme_milter.mailboxes.record import ONCE_ASKED_FOR, CameAs
 from acme_milter.mailboxes.verification import UNKNOWN_MAILBOX, Deliverability, Verdict
 from acme_milter.report.aliases import in_their_certificate, on_aliases, on_delivery_of_aliases
 from acme_milter.report.delivery_list import still_there
+from acme_milter.report.mailbox_story import Story, story_of
 from acme_milter.report.member import Known, look_up
 from acme_milter.report.rows import Row
-from acme_milter.store import authority_health, enrollments, holds, joiners, pauses, timeline
-from acme_milter.store.authority_health import Health
+from acme_milter.store import joiners
 from acme_milter.store.holds import Hold
-from acme_milter.store.pauses import Pause
-from acme_milter.store.timeline import CertificateLine, RenewalLine
+from acme_milter.store.timeline import CertificateLine
 
 SCHEMA = "acme-milter/mailbox-why/1"
 
 PATIENCE = 2.0
 """Seconds for Postfix's answer: a person waits, and the command for five at most."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Story:
-    """What is needed to tell how a mailbox came to what it has. Orders and certificates are the newest first."""
-
-    known: Known
-    orders: Sequence[Enrollment]
-    certificates: Sequence[CertificateLine]
-    current: CertificateLine | None
-    lacks: KeyUsageKind | None
-    """What it cannot do although there is a certificate: to sign, or to be written to."""
-    renewal: RenewalLine | None
-    pause: Pause | None
-    holds: Sequence[Hold]
-    health: Mapping[str, Health]
-    """Of the authorities that have failed since their last order."""
-
-    @property
-    def in_earnest(self) -> list[Enrollment]:
-        """The orders without rehearsals, which change nothing."""
-        return [order for order in self.orders if not is_staging(order.authority)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,38 +83,6 @@ def _on_delivery(reason: Why, verdict: Verdict, story: Story) -> str:
             return " By now Postfix knows it."
         case _:
             return ""
-
-
-def story_of(connection: sa.Connection, config: Config, now: datetime, known: Known) -> Story:
-    """All that is known of a mailbox and decides what it has."""
-    certificates = timeline.certificates_of(connection, known.address)
-    in_use = _in_use(known, certificates, now)
-    current = max(in_use, key=lambda line: line.not_after, default=None)
-    authority = known.policy.authorities[0] if known.policy else None
-    return Story(
-        known=known,
-        orders=enrollments.of_mailbox(connection, known.address),
-        certificates=certificates,
-        current=current,
-        lacks=_lacks(in_use),
-        renewal=None if current is None else timeline.renewal_of(connection, current.id),
-        pause=None if authority is None else pauses.in_force(connection, now).get(authority),
-        holds=[hold for hold in holds.waiting(connection) if hold.released_at is None],
-        health=authority_health.of_all(connection),
-    )
-
-
-def _in_use(known: Known, certificates: Sequence[CertificateLine], now: datetime) -> list[CertificateLine]:
-    """The present person's that are valid."""
-    in_use = [line for line in certificates if line.state == State.ACTIVE and line.not_after > now]
-    return [line for line in in_use if known.is_theirs(line.principal) and not is_staging(line.authority)]
-
-
-def _lacks(in_use: Sequence[CertificateLine]) -> KeyUsageKind | None:
-    usages = {KeyUsageKind(line.usage) for line in in_use}
-    if not usages or covers(usages):
-        return None
-    return KeyUsageKind.ENCRYPT if usages == {KeyUsageKind.SIGN} else KeyUsageKind.SIGN
 
 
 def why_of(config: Config, now: datetime, story: Story) -> Why:

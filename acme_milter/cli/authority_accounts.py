@@ -44,6 +44,8 @@ def rollover(context: click.Context, name: str, account: str | None, as_json: bo
 
     A key is exchanged as soon as no challenge of its account is open; until then nothing new begins with the
     authority. See how far that is with: acme-milter authority show NAME
+
+    Asked again, it has an exchange that has failed tried at once.
     """
     answer = _ask(context, "rollover-accounts", name, account=account)
     _tell(answer, "acme-milter/authority-rollover/1", as_json=as_json)

@@ -178,9 +178,27 @@ def claim_exchange(
     taken = connection.execute(
         table.update()
         .where(table.c.id == account_id, table.c.next_sealed_key.is_not(None), table.c.next_attempt_at <= now)
-        .values(next_attempt_at=until)
+        .values(next_attempt_at=until, last_error=None)
     )
     return get(connection, account_id) if taken.rowcount == 1 else None
+
+
+def hurry_exchange(connection: sa.Connection, account_id: str, now: datetime) -> bool:
+    """Have an exchange that was put off for an error tried now. False: it is due, or somebody is trying it.
+
+    `claim_exchange` forgets the error, and so what has one is nobody's just now.
+    """
+    hurried = connection.execute(
+        table.update()
+        .where(
+            table.c.id == account_id,
+            table.c.next_sealed_key.is_not(None),
+            table.c.last_error.is_not(None),
+            table.c.next_attempt_at > now,
+        )
+        .values(next_attempt_at=now)
+    )
+    return hurried.rowcount == 1
 
 
 def put_off_exchange(connection: sa.Connection, account: StoredAccount, until: datetime, error: str | None) -> None:

@@ -75,11 +75,16 @@ class AuthorityCalls:
         return after
 
     def _roll_over(self, header: Document) -> Document:
-        """Keeps the next keys; each takes over as soon as no challenge of its account is open."""
+        """Keeps the next keys; each takes over as soon as no challenge of its account is open. One that waits for its
+        next try has it at once.
+        """
         name = self._name(header)
         results = []
         for account in self._chosen(name, header):
-            outcome = "asked" if self.rollover.begin(account) else "already-asked"
+            if self.rollover.hurry(account):
+                outcome = "tried-at-once"
+            else:
+                outcome = "asked" if self.rollover.begin(account) else "already-asked"
             with self.database.read() as connection:
                 waits_for = accounts.open_challenges(connection, account, self.clock())
             results.append(_row(account, outcome) | {"waits_for": waits_for})

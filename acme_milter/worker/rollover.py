@@ -67,6 +67,11 @@ class Rollover:
                 at=self.clock(),
             )
 
+    def hurry(self, account: StoredAccount) -> bool:
+        """Have an exchange that was put off tried at once. False: it is about to be, or is being tried."""
+        with self.database.write() as connection:
+            return accounts.hurry_exchange(connection, account.id, self.clock())
+
     def work(self) -> None:
         """One round: what is due and waits for nothing."""
         with self.database.read() as connection:

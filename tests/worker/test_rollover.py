@@ -187,6 +187,29 @@ def test_an_authority_that_does_not_answer_is_tried_again(desk: AccountDesk, mon
     exchanged(desk, before)
 
 
+def test_who_asks_again_has_a_failed_exchange_tried_at_once_but_not_one_that_is_under_way(
+    desk: AccountDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = desk.one().thumbprint
+    answers: list[dict[str | None, str]] = []
+
+    def silent(*_: object) -> None:
+        answers.append(desk.outcomes("rollover-accounts"))
+        raise ServerBusy("no answer", retry_after=timedelta(hours=5))
+
+    desk.ask("rollover-accounts")
+    with monkeypatch.context() as patched:
+        patched.setattr(key_change, "roll_over", silent)
+        desk.rollover.work()
+        desk.outcomes("rollover-accounts")
+        desk.rollover.work()
+        assert len(answers) == 2, "the second try did not wait for five hours"
+    assert answers == [{None: "already-asked"}] * 2, "another worker's turn is its own"
+    assert desk.outcomes("rollover-accounts") == {None: "tried-at-once"}
+    desk.rollover.work()
+    exchanged(desk, before)
+
+
 def test_an_authority_that_answers_no_exchange_is_broken_so_that_orders_go_elsewhere(
     desk: AccountDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,7 @@ def list_mailboxes(
     rows = [_cells(row) for row in document["mailboxes"]]
     if rows:
         show_table(COLUMNS, rows)
-    click.echo(f"{len(rows)} mailboxes", err=True)
+    click.echo("1 mailbox" if len(rows) == 1 else f"{len(rows)} mailboxes", err=True)
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from acme_milter.report.rows import Row
+from acme_milter.report.rows import Row, counted
 from acme_milter.store import departures, queue
 
 LATE = timedelta(minutes=15)
@@ -47,4 +47,8 @@ def needs(connection: sa.Connection, document: Mapping[str, object], now: dateti
     rows = document["caa"]
     assert isinstance(rows, list)
     for row in rows:
-        yield "caa", f"{row['text']} ({row['mailboxes']} mailboxes wait)", "acme-milter check --online"
+        yield (
+            "caa",
+            f"{row['text']} ({counted(row['mailboxes'], 'mailbox waits', 'mailboxes wait')})",
+            "acme-milter check --online",
+        )

@@ -17,15 +17,20 @@ def plain(value: object) -> object:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
+def counted(number: object, one: str, several: str) -> str:
+    """The number with what follows it: ``one`` where it is 1, else ``several``."""
+    return f"{number} {one if number == 1 else several}"
+
+
 def enrollment_row(row: Overview) -> Row:
-    """One enrollment; ``seconds`` is how long it has taken, up to its present state."""
+    """One enrollment; ``seconds`` is how long it took up to its certificate, and without one, up to its present state."""
     return {
         "address": row.address,
         "id": row.id,
         "authority": row.authority,
         "usage": row.usage.value,
         "state": row.state.value,
-        "seconds": round((row.state_since - row.opened_at).total_seconds(), 3),
+        "seconds": round(((row.issued_at or row.state_since) - row.opened_at).total_seconds(), 3),
         "serial": row.serial,
         "not_after": instant(row.not_after),
         "challenge_queue_id": row.challenge_queue_id,

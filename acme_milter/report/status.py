@@ -13,7 +13,7 @@ from acme_milter.report import in_the_way
 from acme_milter.report.authority_health import health_row
 from acme_milter.report.coverage import by_domain, standings, total_of
 from acme_milter.report.member import look_up
-from acme_milter.report.rows import Row, enrollment_row, instant, plain
+from acme_milter.report.rows import Row, counted, enrollment_row, instant, plain
 from acme_milter.store import authority_health, budgets, delivery_lists, holds, overview, pauses, source_runs, tallies
 from acme_milter.store.pauses import Pause
 
@@ -164,27 +164,42 @@ def _needs(connection: sa.Connection, document: Row, now: datetime) -> Iterator[
         yield _need(kind, text, command)
     _, given_up = tallies.revocations(connection)
     if given_up:
-        text = f"{given_up} certificates could not be revoked"
+        text = counted(given_up, "certificate could not be revoked", "certificates could not be revoked")
         yield _need("revocation", text, "acme-milter cert list --state revocation-failed")
     waiting = _mapping(document["deliveries"])["failed"]
     if waiting:
-        text = f"{waiting} deliveries have failed and wait for a person"
+        text = counted(
+            waiting, "delivery has failed and waits for a person", "deliveries have failed and wait for a person"
+        )
         yield _need("delivery", text, "acme-milter deliver list --state failed")
     remaining = _mapping(document["withdrawals"])["failed"]
     if remaining:
-        text = f"{remaining} times what should be taken back is still there, and waits for a person"
+        text = counted(
+            remaining,
+            "delivery that should be taken back is still there, and waits for a person",
+            "deliveries that should be taken back are still there, and wait for a person",
+        )
         yield _need("withdrawal", text, "acme-milter deliver list --state failed")
     troubled = delivery_lists.in_trouble(connection)
     if troubled:
-        text = f"{troubled} deliveries fail again and again, and are still tried"
+        text = counted(
+            troubled,
+            "delivery fails again and again, and is still tried",
+            "deliveries fail again and again, and are still tried",
+        )
         yield _need("delivery", text, "acme-milter deliver list --state retrying")
     failed = sum(int(str(row["failed"])) for row in _rows(_mapping(document["coverage"])["domains"]))
     if failed:
-        text = f"{failed} mailboxes have no certificate because their order failed"
+        text = counted(
+            failed,
+            "mailbox has no certificate because its order failed",
+            "mailboxes have no certificate because their order failed",
+        )
         yield _need("failed", text, "acme-milter mailbox list --state failed")
     soon = _mapping(document["expiring"])["in_7_days"]
     if soon:
-        yield _need("expiring", f"{soon} certificates expire within 7 days", "acme-milter report expiring --within 7d")
+        text = counted(soon, "certificate expires within 7 days", "certificates expire within 7 days")
+        yield _need("expiring", text, "acme-milter report expiring --within 7d")
 
 
 def _need(kind: str, text: str, command: str) -> Row:

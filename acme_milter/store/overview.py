@@ -15,7 +15,10 @@ from acme_milter.store.schema import certificate, enrollment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """One enrollment as people see it; the queue ids are those of its first challenge mail and first reply."""
+    """One enrollment as people see it; the queue ids are those of its first challenge mail and first reply.
+
+    ``issued_at``: since when its certificate is here.
+    """
 
     id: str
     address: str
@@ -32,6 +35,7 @@ class Overview:
     challenge_queue_id: str | None
     reply_queue_id: str | None
     usage: KeyUsageKind = KeyUsageKind.DUAL
+    issued_at: datetime | None = None
 
 
 AT_ONCE = 500
@@ -94,6 +98,7 @@ def _rows(connection: sa.Connection, condition: sa.ColumnElement[bool]) -> list[
             enrollment.c.successor_id,
             certificate.c.serial,
             certificate.c.not_after,
+            certificate.c.stored_at.label("issued_at"),
             first_challenge(enrollment.c.id).label("challenge_queue_id"),
             first_reply(enrollment.c.id).label("reply_queue_id"),
             enrollment.c.usage,

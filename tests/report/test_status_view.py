@@ -2,6 +2,7 @@
 """The view `status`: what is counted, what needs a person, and that no history is read for it."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import sqlalchemy as sa
 from acme_milter.enrollment.model import State
 from acme_milter.report.member import with_sourced
 from acme_milter.report.status import status
-from acme_milter.store import enrollments, holds, overview, pauses, source_runs
+from acme_milter.store import deliveries, delivery_lists, enrollments, holds, overview, pauses, source_runs, timeline
+from acme_milter.store.schema import delivery as table
 from acme_milter.worker.view_call import ViewCall
 from tests.report.story import DAY, NOW, Story, configuration
 
@@ -57,6 +59,46 @@ def test_what_needs_a_person_comes_with_its_command(story: Story, tmp_path: Path
         "failed": "acme-milter mailbox list --state failed",
         "expiring": "acme-milter report expiring --within 7d",
     }
+
+
+def test_how_long_an_order_took_does_not_grow_with_what_becomes_of_its_certificate(
+    story: Story, tmp_path: Path
+) -> None:
+    opened = NOW - DAY - timedelta(seconds=6.1)
+    story.ordered(ALICE, State.REVOKED, ends=DAY, opened_at=opened, state_since=NOW)
+    story.ordered(BOB, State.AWAITING_MAIL, opened_at=opened, state_since=NOW)
+    rows = {row["address"]: row["seconds"] for row in view(story, tmp_path)["mailboxes"]}
+    assert rows == {ALICE: 6.1, BOB: 86406.1}
+
+
+def test_one_is_not_told_of_as_if_it_were_several(story: Story, tmp_path: Path) -> None:
+    story.ordered(ALICE, State.ACTIVE, ends=3 * DAY)
+    story.ordered(BOB, State.FAILED)
+    with story.database.write() as connection:
+        for target, going in (("stuck", None), ("gone", "the mailbox has left")):
+            failed(connection, of(connection, ALICE), target, going)
+        deliveries.ask(connection, of(connection, ALICE), ALICE, {"tried": "hook"}, NOW)
+        tried = table.c.target == "tried"
+        connection.execute(table.update().where(tried).values(attempts=delivery_lists.TROUBLE, last_error="away"))
+    assert [need["text"] for need in view(story, tmp_path)["needs_you"]] == [
+        "1 delivery has failed and waits for a person",
+        "1 delivery that should be taken back is still there, and waits for a person",
+        "1 delivery fails again and again, and is still tried",
+        "1 mailbox has no certificate because its order failed",
+        "1 certificate expires within 7 days",
+    ]
+
+
+def of(connection: sa.Connection, address: str) -> str:
+    """The id of its certificate."""
+    (line,) = timeline.certificates_of(connection, address)
+    return line.id
+
+
+def failed(connection: sa.Connection, certificate_id: str, target: str, withdraw_why: str | None) -> None:
+    deliveries.ask(connection, certificate_id, ALICE, {target: "hook"}, NOW)
+    values = {"next_attempt_at": None, "last_error": "no", "withdraw_why": withdraw_why}
+    connection.execute(table.update().where(table.c.target == target).values(**values))
 
 
 def test_many_mailboxes_are_listed_only_when_asked_for(story: Story, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from acme_milter.config.schema import Config
 from acme_milter.enrollment.kinds import covers
 from acme_milter.enrollment.model import Enrollment, State
 from acme_milter.enrollment.staging import is_staging
+from acme_milter.report.key_exchange import KeyExchange, holding_back
 from acme_milter.report.member import Known
 from acme_milter.store import authority_health, enrollments, holds, pauses, timeline
 from acme_milter.store.authority_health import Health
@@ -32,6 +33,8 @@ class Story:
     """What it cannot do although there is a certificate: to sign, or to be written to."""
     renewal: RenewalLine | None
     pause: Pause | None
+    exchange: KeyExchange | None
+    """Of the account's key, which holds the open order back."""
     holds: Sequence[Hold]
     health: Mapping[str, Health]
     """Of the authorities that have failed since their last order."""
@@ -39,7 +42,11 @@ class Story:
     @property
     def in_earnest(self) -> list[Enrollment]:
         """The orders without rehearsals, which change nothing."""
-        return [order for order in self.orders if not is_staging(order.authority)]
+        return _in_earnest(self.orders)
+
+    @property
+    def open_order(self) -> Enrollment | None:
+        return _open_order(self.orders)
 
 
 def story_of(connection: sa.Connection, config: Config, now: datetime, known: Known) -> Story:
@@ -48,17 +55,28 @@ def story_of(connection: sa.Connection, config: Config, now: datetime, known: Kn
     in_use = _in_use(known, certificates, now)
     current = max(in_use, key=lambda line: line.not_after, default=None)
     authority = known.policy.authorities[0] if known.policy else None
+    orders = enrollments.of_mailbox(connection, known.address)
+    under_way = _open_order(orders)
     return Story(
         known=known,
-        orders=enrollments.of_mailbox(connection, known.address),
+        orders=orders,
         certificates=certificates,
         current=current,
         lacks=_lacks(in_use),
         renewal=None if current is None else timeline.renewal_of(connection, current.id),
+        exchange=None if under_way is None else holding_back(connection, config, under_way, now),
         pause=None if authority is None else pauses.in_force(connection, now).get(authority),
         holds=[hold for hold in holds.waiting(connection) if hold.released_at is None],
         health=authority_health.of_all(connection),
     )
+
+
+def _in_earnest(orders: Sequence[Enrollment]) -> list[Enrollment]:
+    return [order for order in orders if not is_staging(order.authority)]
+
+
+def _open_order(orders: Sequence[Enrollment]) -> Enrollment | None:
+    return next((order for order in _in_earnest(orders) if order.is_open), None)
 
 
 def _in_use(known: Known, certificates: Sequence[CertificateLine], now: datetime) -> list[CertificateLine]:

@@ -95,9 +95,8 @@ def why_of(config: Config, now: datetime, story: Story) -> Why:
 
 def _why_of_mailbox(now: datetime, story: Story) -> Why:
     known = story.known
-    open_order = next((order for order in story.in_earnest if order.is_open), None)
-    if open_order is not None:
-        return _under_way(now, story, open_order)
+    if story.open_order is not None:
+        return _under_way(now, story, story.open_order)
     if story.current is None:
         return _without_order(known, story)
     return _has_half(known, story, story.lacks) if story.lacks else _has(known, story, story.current)
@@ -148,6 +147,12 @@ def _under_way(now: datetime, story: Story, order: Enrollment) -> Why:
         until = "a person resumes it" if story.pause.until is None else f"{story.pause.until:%Y-%m-%d %H:%M} UTC"
         text = f"The order for {address} waits: {authority} is paused until {until} ({story.pause.reason}).{before}"
         return Why("authority-paused", text, f"acme-milter authority resume {authority}")
+    if story.exchange is not None:
+        text = (
+            f"The order for {address} is {order.state.value} and waits until the account at {authority} has its next"
+            f" key, {story.exchange.in_words()}.{before}"
+        )
+        return Why("key-exchange", text, story.exchange.command())
     health = story.health.get(authority)
     if health is not None and health.open_since is not None and order.state is State.PLANNED:
         text = (

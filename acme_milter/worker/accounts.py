@@ -16,6 +16,7 @@ from acme_milter.acme.network import Network
 from acme_milter.config.schema import Authority
 from acme_milter.config.schema import Eab as EabSection
 from acme_milter.config.secret import SecretUnavailable
+from acme_milter.enrollment.account_scope import account_scope
 from acme_milter.eventlog import Event, log_event
 from acme_milter.keys.client import KeydClient
 from acme_milter.store import accounts, audit
@@ -61,11 +62,9 @@ class KeydSigner:
 
 def scope_of(name: str, settings: Authority, address: str | None) -> str:
     """Whose account a mailbox orders with. Raises AuthorityUnusable where that needs a mailbox and there is none."""
-    if settings.account == "shared":
-        return ""
-    if address is None:
+    if address is None and settings.account != "shared":
         raise AuthorityUnusable(f"authorities.{name}.account is {settings.account}: say for whom, with --account")
-    return address.lower() if settings.account == "per_mailbox" else address.rpartition("@")[2].lower()
+    return account_scope(settings.account, address or "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

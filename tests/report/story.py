@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from acme_milter.config.loader import load_text
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.model import Cause, State
-from acme_milter.store import certificates, enrollments, mailbox_keys, mailboxes
+from acme_milter.store import accounts, certificates, enrollments, mailbox_keys, mailboxes
+from acme_milter.store.accounts import StoredAccount
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.mailbox_keys import StoredMailboxKey
@@ -70,6 +71,27 @@ class Story:
             if ends is not None:
                 self._certificate(connection, opened.id, str(values["certificate_id"]), address, principal, NOW + ends)
         return opened.id
+
+    def exchanges_its_key(self, last_error: str | None = None, again: datetime = NOW) -> None:
+        """The account at the authority has a next key that is not in use yet; tried ``again`` then."""
+        account = StoredAccount(
+            id="a",
+            authority="ca",
+            directory_url="https://ca.example/d",
+            url="https://ca.example/a",
+            terms_url=None,
+            created_at=NOW - DAY,
+            sealed_key=b"sealed",
+            jwk="{}",
+            thumbprint="old",
+            next_sealed_key=b"sealed",
+            next_jwk="{}",
+            next_thumbprint="new",
+            next_attempt_at=again,
+            last_error=last_error,
+        )
+        with self.database.write() as connection:
+            accounts.insert(connection, account)
 
     def _certificate(
         self,

@@ -49,6 +49,23 @@ def broken(story: Story) -> None:
         )
 
 
+def key_exchanged(story: Story) -> None:
+    story.ordered(ALICE, State.PLANNED, next_attempt_at=NOW - timedelta(minutes=1))
+    story.exchanges_its_key()
+
+
+def key_exchange_failed(story: Story) -> None:
+    story.ordered(ALICE, State.PLANNED)
+    story.exchanges_its_key("ca.example:443: Connection refused", NOW + timedelta(hours=1))
+    with story.database.write() as connection:
+        authority_health.put(connection, Health(authority="ca", failures=5, open_since=NOW, last_error="refused"))
+
+
+def key_exchange_waits(story: Story) -> None:
+    key_exchanged(story)
+    story.ordered("bob@org.example", State.AWAITING_MAIL, account_id="a", order_url="https://ca.example/o")
+
+
 def waiting(story: Story) -> None:
     story.ordered(ALICE, State.PLANNED, cause="renewal")
 
@@ -93,6 +110,14 @@ def renewal_failed(story: Story) -> None:
             "authority-broken",
             "ca is broken since 2026-11-21 12:00 UTC: 503 Service Unavailable",
             "acme-milter authority show ca",
+        ),
+        (key_exchanged, "key-exchange", "is being exchanged just now", "acme-milter authority show ca"),
+        (key_exchange_waits, "key-exchange", "1 open challenge is answered", "acme-milter authority show ca"),
+        (
+            key_exchange_failed,
+            "key-exchange",
+            "Connection refused; the next try is at 2026-11-22 13:00 UTC",
+            "acme-milter authority rollover ca",
         ),
         (waiting, "waiting", "waits for the background pace", "acme-milter status"),
         (planned, "has-certificate", "Its renewal is planned for 2027-06-10", None),

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What keeps orders waiting outside of us: replies that the other side puts off, CAA records that forbid."""
+"""What keeps orders waiting outside of us: replies that the other side puts off, CAA records that forbid, an
+authority that does not take an account's next key.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from acme_milter.report.key_exchange import try_at_once
 from acme_milter.report.rows import Row, counted
-from acme_milter.store import departures, queue
+from acme_milter.store import accounts, departures, queue
 
 LATE = timedelta(minutes=15)
 """Greylisting is over by then: a reply that still waits is worth a look."""
@@ -36,7 +39,7 @@ def forbidden(connection: sa.Connection, authorities: Sequence[str]) -> list[Row
 
 
 def needs(connection: sa.Connection, document: Mapping[str, object], now: datetime) -> Iterator[tuple[str, str, str]]:
-    """Of the two, what goes no further without a person: kind, text and what to run."""
+    """Of these, what goes no further without a person: kind, text and what to run."""
     late = departures.deferred(connection)
     if late is not None and now - late.since > LATE:
         minutes = int((now - late.since).total_seconds() // 60)
@@ -52,3 +55,7 @@ def needs(connection: sa.Connection, document: Mapping[str, object], now: dateti
             f"{row['text']} ({counted(row['mailboxes'], 'mailbox waits', 'mailboxes wait')})",
             "acme-milter check --online",
         )
+    for account in accounts.exchanges_that_fail(connection, MOST):
+        where = f"{account.authority} for {account.scope}" if account.scope else account.authority
+        text = f"nothing begins with {where} before its account's next key is in use: {account.last_error}"
+        yield "account", text, try_at_once(account)

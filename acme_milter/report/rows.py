@@ -23,7 +23,7 @@ def counted(number: object, one: str, several: str) -> str:
 
 
 def enrollment_row(row: Overview) -> Row:
-    """One enrollment; ``seconds`` is how long it took up to its certificate, and without one, up to its present state."""
+    """One enrollment; ``seconds`` is how long it took up to its certificate; without one, up to its present state."""
     return {
         "address": row.address,
         "id": row.id,
@@ -45,7 +45,7 @@ def remark_of(row: Overview) -> str:
     """What is in an enrollment's way, and what becomes of it; empty when nothing is."""
     again = row.next_attempt_at
     if row.last_error is None:
-        return f"due at {again:%Y-%m-%d %H:%M:%S} UTC" if row.state is State.PLANNED and again else ""
+        return f"may begin from {again:%Y-%m-%d %H:%M:%S} UTC on" if row.state is State.PLANNED and again else ""
     if row.state in OPEN_STATES and again is not None:
         return f"{row.last_error}; next attempt at {again:%Y-%m-%d %H:%M:%S} UTC"
     return f"{row.last_error}; will be ordered again" if row.successor_id else row.last_error

@@ -238,6 +238,13 @@ def give_up_exchange(connection: sa.Connection, account: StoredAccount, error: s
     )
 
 
+def exchanges_that_fail(connection: sa.Connection, limit: int) -> list[StoredAccount]:
+    """Accounts whose next key is not in use because of an error."""
+    wanted = sa.select(table).where(table.c.next_sealed_key.is_not(None), table.c.last_error.is_not(None))
+    rows = connection.execute(wanted.order_by(table.c.authority, table.c.scope).limit(limit))
+    return [StoredAccount(**row._asdict()) for row in rows]
+
+
 def number_changing(connection: sa.Connection, authority: str) -> int:
     """How many of the authority's accounts wait for their next key."""
     wanted = sa.select(sa.func.count()).select_from(table)

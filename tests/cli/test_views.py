@@ -77,7 +77,7 @@ def test_a_long_remark_folds_and_costs_no_more_than_its_share() -> None:
     ("row", "words"),
     [
         (ROW, f"{REFUSED}; next attempt at 2026-11-22 06:00:30 UTC"),
-        (replace(ROW, last_error=None), "due at 2026-11-22 06:00:30 UTC"),
+        (replace(ROW, last_error=None), "may begin from 2026-11-22 06:00:30 UTC on"),
         (replace(ROW, state=State.FAILED, successor_id="2"), f"{REFUSED}; will be ordered again"),
         (replace(ROW, state=State.FAILED), REFUSED),
         (replace(ROW, state=State.ACTIVE, last_error=None), ""),

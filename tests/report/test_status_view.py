@@ -13,6 +13,7 @@ from acme_milter.enrollment.model import State
 from acme_milter.report.member import with_sourced
 from acme_milter.report.status import status
 from acme_milter.store import deliveries, delivery_lists, enrollments, holds, overview, pauses, source_runs, timeline
+from acme_milter.store.schema import account
 from acme_milter.store.schema import delivery as table
 from acme_milter.worker.view_call import ViewCall
 from tests.report.story import DAY, NOW, Story, configuration
@@ -59,6 +60,19 @@ def test_what_needs_a_person_comes_with_its_command(story: Story, tmp_path: Path
         "failed": "acme-milter mailbox list --state failed",
         "expiring": "acme-milter report expiring --within 7d",
     }
+
+
+def test_an_exchange_of_keys_that_fails_needs_a_person_and_one_that_goes_on_does_not(
+    story: Story, tmp_path: Path
+) -> None:
+    story.exchanges_its_key()
+    assert view(story, tmp_path)["needs_you"] == []
+    with story.database.write() as connection:
+        connection.execute(account.update().values(last_error="connection refused"))
+    (need,) = view(story, tmp_path)["needs_you"]
+    assert need["command"] == "acme-milter authority rollover ca"
+    assert "nothing begins with ca before its account's next key is in use" in need["text"]
+    assert "connection refused" in need["text"]
 
 
 def test_how_long_an_order_took_does_not_grow_with_what_becomes_of_its_certificate(

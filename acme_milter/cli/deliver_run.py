@@ -20,12 +20,17 @@ _WORDS = {
     "asked": "on its way to {targets}",
     "retrying": "tried again now: {targets}",
     "nothing-missing": "nothing is missing; to deliver it once more: acme-milter deliver run {address} --again",
+    "under-way": "on its way to {targets} already; look with: acme-milter deliver list {address}",
+    "has-failed": "has failed, and waits for you: {targets}; why: acme-milter deliver list {address};"
+    " once that is mended: acme-milter deliver retry {address}",
+    "key-destroyed": "{withheld}; a new certificate comes with a new key: acme-milter cert renew {address}",
+    "key-elsewhere": "{withheld}",
     "nothing-failed": "nothing has failed; look with: acme-milter deliver list {address}",
     "not-managed": "not a managed mailbox; see why with: acme-milter mailbox why {address}",
     "no-certificate": "has no certificate in use; order one with: acme-milter enroll {address}",
     "no-target": "its policy names no such target; look with: acme-milter config explain {address}",
 }
-_WELL = frozenset({"asked", "retrying", "nothing-missing", "nothing-failed"})
+_WELL = frozenset({"asked", "retrying", "under-way", "has-failed", "nothing-missing", "nothing-failed"})
 
 _ADDRESSES = click.argument("addresses", nargs=-1, metavar="[ADDRESS…]")
 _TARGET = click.option("--target", metavar="NAME", help="Only to one target, by its name.")
@@ -106,10 +111,20 @@ def _end(context: click.Context, results: Sequence[Mapping[str, Any]], schema: s
         print_document({"schema": schema, "results": list(results)})
     else:
         for result in results:
-            words = _WORDS.get(result["outcome"], result["outcome"])
-            said = words.format(address=result["address"], targets=", ".join(result["targets"]))
+            words, withheld = _WORDS.get(result["outcome"], result["outcome"]), _withheld(result)
+            if withheld and "{withheld}" not in words:
+                words += "; {withheld}"
+            said = words.format(address=result["address"], targets=", ".join(result["targets"]), withheld=withheld)
             click.echo(f"{result['address']}: {said}", err=result["outcome"] not in _WELL)
         if not results:
             click.echo("there is nothing to do", err=True)
     counts = Counter(result["outcome"] in _WELL for result in results)
     context.exit(exit_code(counts[True], counts[False]))
+
+
+def _withheld(result: Mapping[str, Any]) -> str:
+    """Which targets get nothing, and why."""
+    reasons: dict[str, list[str]] = {}
+    for title, why in sorted(result.get("withheld", {}).items()):
+        reasons.setdefault(why, []).append(title)
+    return "; ".join(f"not to {', '.join(titles)}: {why}" for why, titles in reasons.items())

@@ -119,6 +119,11 @@ class TargetCommon(Section):
         return bool(getattr(self, "withdraw", False))
 
     @property
+    def takes_key(self) -> bool:
+        """Whether it gets the private key, and not only the certificate."""
+        return False
+
+    @property
     def location(self) -> str:
         """The paths below which it puts things on this machine, which tell two targets of one name apart; empty where
         it puts them elsewhere.
@@ -152,6 +157,10 @@ class FilesTarget(TargetCommon):
         return self
 
     @property
+    def takes_key(self) -> bool:
+        return True
+
+    @property
     def location(self) -> str:
         return " ".join(filter(None, (self.path, self.passphrase_path)))
 
@@ -179,6 +188,11 @@ class HookTarget(TargetCommon):
     def takes_back(self) -> bool:
         """Only its own program knows where it has put what it was given."""
         return bool(self.withdraw_argv)
+
+    @property
+    def takes_key(self) -> bool:
+        """Every format has the key in it."""
+        return bool(self.formats)
 
 
 class LdapTarget(TargetCommon):
@@ -233,6 +247,10 @@ class SigningMilterTarget(TargetCommon):
         if self.mode & ~0o640:
             raise ValueError(f"mode {self.mode:04o} is more than 0640; the files hold private keys in clear")
         return self
+
+    @property
+    def takes_key(self) -> bool:
+        return True
 
     @property
     def location(self) -> str:

@@ -13,8 +13,9 @@ from acme_milter.mailboxes.holder import holder_of
 from acme_milter.report.member import look_up
 from acme_milter.report.rows import Row, instant
 from acme_milter.report.unanswerable import Unanswerable
-from acme_milter.store import delivery_lists, overview, withdrawals
+from acme_milter.store import delivery_lists, mailbox_keys, overview, withdrawals
 from acme_milter.store.deliveries import Delivery, DeliveryState
+from acme_milter.store.delivery_lists import InUse
 from acme_milter.store.withdrawals import Unused
 
 SCHEMA = "acme-milter/deliver-list/1"
@@ -74,17 +75,25 @@ def delivery_missing(
     target: str | None = None,
     domain: str | None = None,
 ) -> Row:
-    """Mailboxes whose policy names a target that their certificate in use was never asked for at."""
+    """Mailboxes whose policy names a target that their certificate in use was never asked for at, and can be."""
     _check_domain(config, domain)
     there = delivery_lists.wanted_at(connection)
     missing: dict[str, set[str]] = {}
+    with_key: list[tuple[InUse, str]] = []
     for one in delivery_lists.all_in_use(connection):
         if domain not in {None, one.address.rpartition("@")[2]}:
             continue
-        titles = set(targets_for(config, one.address, one.principal, one.authority))
-        lacking = {title for title in titles if (one.id, title) not in there and target in {None, title}}
-        if lacking:
-            missing.setdefault(one.address, set()).update(lacking)
+        for title, section in targets_for(config, one.address, one.principal, one.authority).items():
+            if (one.id, title) in there or target not in {None, title}:
+                continue
+            if section.takes_key:
+                with_key.append((one, title))
+            else:
+                missing.setdefault(one.address, set()).add(title)
+    keyless = mailbox_keys.not_here(connection, list({one.id: None for one, _ in with_key}))
+    for one, title in with_key:
+        if one.id not in keyless:
+            missing.setdefault(one.address, set()).add(title)
     rows = [{"address": address, "targets": sorted(titles)} for address, titles in sorted(missing.items())]
     return {"schema": MISSING_SCHEMA, "at": now.isoformat(), "mailboxes": rows}
 

@@ -39,6 +39,7 @@ class Delivery:
     `withdraw_why`: it is to be there no more, for this reason; then waiting, retrying and failed tell how far that is.
     `done_at` without an outcome: it has ended, and `last_error` says why. `begun_at`: since when it may be there;
     `delivered_at`: when it was put there last; `location`: its target's, as the configuration had it then.
+    `attempts`: those that were made since it was asked for, or retried by a person, the one that was done included.
     `lease_owner`: whose turn it is. Of one that was just claimed, `begun_at` and `lease_owner` are those of before:
     whose it was then, who may still be at work.
     """
@@ -70,10 +71,12 @@ class Delivery:
             return DeliveryState.FAILED
         return DeliveryState.WAITING if self.last_error is None else DeliveryState.RETRYING
 
-    @property
-    def is_settled_or_going(self) -> bool:
-        """Whether nobody is about to bring it: it is there, or was taken back, or is to be."""
-        return self.state is DeliveryState.DONE or self.withdraw_why is not None
+    def begins_anew(self, *, again: bool) -> bool:
+        """Whether it does when somebody asks for it: it has ended; with `again` also, where nobody is about to bring
+        it, since it is there, or was taken back, or is to be.
+        """
+        settled_or_going = self.state is DeliveryState.DONE or self.withdraw_why is not None
+        return self.state is DeliveryState.ENDED or (again and settled_or_going)
 
 
 COLUMNS = [table.c[name] for name in Delivery.__dataclass_fields__]
@@ -104,7 +107,7 @@ def ask(
         if before is None:
             place = {"certificate_id": certificate_id, "address": address, "target": title}
             connection.execute(table.insert().values(id=uuid.uuid4().hex, **place, **values))
-        elif before.state is DeliveryState.ENDED or (again and before.is_settled_or_going):
+        elif before.begins_anew(again=again):
             values |= {"withdraw_why": None}
             if before.state is DeliveryState.WITHDRAWN:
                 values |= {"delivered_at": None}
@@ -228,7 +231,7 @@ def done(
     `overlaps_until`: another one may still be at work, and is taken to have ended then.
     """
     values = {"done_at": now, "outcome": outcome, "next_attempt_at": None, "last_error": None, "delivered_at": now}
-    values |= {"lease_until": overlaps_until}
+    values |= {"lease_until": overlaps_until, "attempts": table.c.attempts + 1}
     return delivery_leases.end(connection, delivery_id, [owner], values, withdrawal=False)
 
 

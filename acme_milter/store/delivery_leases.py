@@ -108,6 +108,8 @@ def do_again(connection: sa.Connection, delivery_id: str, now: datetime, *, owne
             values |= {"lease_owner": owner, "lease_until": None, "begun_at": row.begun_at or now}
             if row.withdraw_why is None or row.done_at is not None:
                 values |= {"outcome": None}
+            if row.done_at is not None:
+                values |= {"attempts": 0}
         connection.execute(table.update().where(table.c.id == row.id).values(**values))
     return bool(rows)
 

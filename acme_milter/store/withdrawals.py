@@ -61,6 +61,7 @@ def withdrawn(connection: sa.Connection, delivery_id: str, outcome: str, now: da
     by now, or nobody's, or it is to be there after all.
     """
     values = {"done_at": now, "outcome": outcome, "next_attempt_at": None, "last_error": None, "begun_at": None}
+    values |= {"attempts": table.c.attempts + 1}
     return delivery_leases.end(connection, delivery_id, [owner], values, withdrawal=True)
 
 

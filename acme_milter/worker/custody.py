@@ -7,7 +7,6 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from acme_milter.certificate.usage import KeyUsageKind
-from acme_milter.config.delivery import FilesTarget, HookTarget, SigningMilterTarget, TargetCommon
 from acme_milter.config.policy import Policy
 from acme_milter.config.schema import Config
 from acme_milter.delivery.wanted import targets_for
@@ -18,23 +17,29 @@ from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.deliveries import DeliveryState
 from acme_milter.store.mailbox_keys import StoredMailboxKey
 
-_TAKES_KEY = (FilesTarget, HookTarget, SigningMilterTarget)
-
 
 def why_withheld(custody: str | None, key: StoredMailboxKey, *, to_signing_milter: bool = False) -> str | None:
     """Why the key is not given out, for people; None where it may be. ``custody``: the policy's, where there is one."""
-    if key.destroyed_at is not None:
-        return f"the key was destroyed on {key.destroyed_at:%Y-%m-%d}, once it was delivered (custody: deliver_once)"
-    if not key.sealed_key:
-        return "the key was never here: the mailbox brought a request of its own (custody: csr)"
+    if key.why_not_here is not None:
+        return key.why_not_here
     if custody == "gateway" and not to_signing_milter:
         return "the key stays on this server, for its signing milter alone (custody: gateway)"
     return None
 
 
-def takes_key(target: TargetCommon) -> bool:
-    """Whether a target gets the private key, and not only the certificate."""
-    return isinstance(target, _TAKES_KEY)
+def keyless(
+    connection: sa.Connection, config: Config, certificate: StoredCertificate, *, only: str | None, again: bool
+) -> dict[str, str]:
+    """Why, by title, those targets get nothing that somebody asks for now, or the one called ``only``: they take the
+    key, and that is not here, and never will be.
+    """
+    why = mailbox_keys.get(connection, certificate.key_id).why_not_here
+    if why is None:
+        return {}
+    targets = targets_for(config, certificate.address, certificate.principal, certificate.authority)
+    known = {one.target: one for one in deliveries.of_certificate(connection, certificate.id)}
+    wanted = [title for title, target in targets.items() if target.takes_key and only in {None, title}]
+    return {title: why for title in wanted if title not in known or known[title].begins_anew(again=again)}
 
 
 _KEY_USAGE = {
@@ -80,7 +85,7 @@ class DeliverOnce:
         if policy is None or policy.custody != "deliver_once":
             return
         targets = targets_for(config, certificate.address, certificate.principal, certificate.authority)
-        wanted = {title for title, target in targets.items() if takes_key(target)}
+        wanted = {title for title, target in targets.items() if target.takes_key}
         rows = deliveries.of_certificate(connection, certificate.id)
         done = {one.target for one in rows if one.state is DeliveryState.DONE}
         now = self._clock()
@@ -92,6 +97,9 @@ def destroy(connection: sa.Connection, certificate: StoredCertificate, now: date
     """Overwrite the certificate's sealed key, once; no backup or replica is reached by this."""
     if not mailbox_keys.destroy(connection, certificate.key_id, now):
         return
+    # What waits for a person would need the key, or does not: its turn comes, and tells.
+    rows = deliveries.of_certificate(connection, certificate.id)
+    deliveries.retry(connection, [one.id for one in rows if one.withdraw_why is None], now)
     audit.record(
         connection,
         Event.KEY_DESTROYED,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What `deliver run`, `deliver retry` and `deliver passphrase` want of a running worker."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -12,11 +12,12 @@ from acme_milter.delivery.wanted import targets_for
 from acme_milter.eventlog import Event, log_event
 from acme_milter.ipc.server import PEER_UID
 from acme_milter.keys.sealing import SealBroken
-from acme_milter.store import audit, deliveries, delivery_lists, passphrases
+from acme_milter.store import audit, deliveries, delivery_lists, mailbox_keys, passphrases
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.deliveries import Delivery, DeliveryState
 from acme_milter.worker.control import Answer
+from acme_milter.worker.custody import keyless
 from acme_milter.worker.delivery_plan import plan_deliveries
 from acme_milter.worker.vault import Vault
 from acme_milter.worker.withdrawal_calls import WithdrawalCalls
@@ -57,7 +58,8 @@ class DeliveryCalls:
     def run(self, header: dict[str, object]) -> dict[str, object]:
         """``addresses``, and perhaps ``target``, a title, and ``again``. A result for each address, with the titles of
         the ``targets`` that something is now on its way to and an ``outcome``: asked, nothing-missing, not-managed,
-        no-target, no-certificate.
+        no-target, no-certificate; under-way, has-failed: with the targets that something was on its way to before, or
+        waits for a person; key-destroyed, key-elsewhere. ``withheld``: why targets, by title, get nothing.
         """
         target, again = _text(header, "target"), header.get("again") is True
         return self._for_each(_addresses(header), lambda connection, one: self._ask(connection, one, target, again))
@@ -109,13 +111,23 @@ class DeliveryCalls:
         if not titles or (target is not None and target not in titles):
             return _result(member.address, "no-target")
         asked: set[str] = set()
+        withheld: dict[str, str] = {}
         for one in lasting:
-            changed = plan_deliveries(connection, config, one, now, only=target, again=again)
+            without = keyless(connection, config, one, only=target, again=again)
+            changed = plan_deliveries(connection, config, one, now, only=target, but=without, again=again)
+            withheld |= without
             asked |= set(changed)
             if changed:
                 details = {"targets": changed, "serial": one.serial, "by": "operator"}
                 _note(connection, Event.DELIVERY_ASKED, one, details, now)
-        return _result(member.address, "asked" if asked else "nothing-missing", asked)
+        if asked:
+            return {**_result(member.address, "asked", asked), "withheld": withheld}
+        undone = [one for one in _undone(connection, lasting) if one.target in titles and target in {None, one.target}]
+        failed = {one.target for one in undone if one.state is DeliveryState.FAILED}
+        if undone:
+            waiting = _result(member.address, "under-way", {one.target for one in undone})
+            return {**(_result(member.address, "has-failed", failed) if failed else waiting), "withheld": withheld}
+        return {**_result(member.address, _why_nothing(connection, lasting, withheld)), "withheld": withheld}
 
     def _retry(self, connection: sa.Connection, wanted: str, target: str | None) -> dict[str, object]:
         address = self._config().canonical(wanted) or wanted
@@ -157,6 +169,19 @@ class DeliveryCalls:
             details = {"target": one.target, "serial": certificate.serial, "uid": uid}
             _note(connection, Event.PASSPHRASE_SHOWN, certificate, details, now)
         return opened
+
+
+def _undone(connection: sa.Connection, in_use: Sequence[StoredCertificate]) -> list[Delivery]:
+    """What is to be brought of these, and is not there yet."""
+    rows = [row for one in in_use for row in deliveries.of_certificate(connection, one.id)]
+    return [row for row in rows if row.done_at is None and row.withdraw_why is None]
+
+
+def _why_nothing(connection: sa.Connection, in_use: Sequence[StoredCertificate], withheld: Collection[str]) -> str:
+    if not withheld:
+        return "nothing-missing"
+    keys = [mailbox_keys.get(connection, one.key_id) for one in in_use]
+    return "key-destroyed" if any(key.destroyed_at is not None for key in keys) else "key-elsewhere"
 
 
 def _titles(config: Config, one: StoredCertificate) -> frozenset[str]:

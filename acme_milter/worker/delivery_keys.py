@@ -14,6 +14,13 @@ from acme_milter.store.mailbox_keys import StoredMailboxKey
 from acme_milter.worker.custody import why_withheld
 
 
+class KeyNotHere(DeliveryFailed):
+    """It never will be: nobody can do anything about it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why, permanent=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeydFiles:
     """What `delivery.target.KeyFiles` promises; each call asks keyd anew, and has a passphrase of its own."""
@@ -47,6 +54,8 @@ class KeydFiles:
             self.keyd.write_clear_pem(key.id, key.principal, key.sealed_key, file)
 
     def _present(self, *, to_signing_milter: bool = False) -> StoredMailboxKey:
+        if self.key.why_not_here is not None:
+            raise KeyNotHere(self.key.why_not_here)
         withheld = why_withheld(self.custody, self.key, to_signing_milter=to_signing_milter)
         if withheld is not None:
             raise DeliveryFailed(withheld, permanent=True)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is to be delivered of a certificate, and why what was to be delivered is not any more."""
+"""What is to be delivered of a certificate, and why what was to be delivered is not any more, or cannot be."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from acme_milter.config.schema import Config
 from acme_milter.delivery.wanted import targets_for
 from acme_milter.enrollment.model import State
-from acme_milter.store import deliveries, enrollments, mailboxes
+from acme_milter.store import deliveries, enrollments, mailbox_keys, mailboxes
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.deliveries import Delivery
 from acme_milter.store.withdrawals import LEFT, REASSIGNED
@@ -28,20 +29,21 @@ def plan_deliveries(
     now: datetime,
     *,
     only: str | None = None,
+    but: Collection[str] = (),
     again: bool = False,
 ) -> list[str]:
-    """A row for each target of the mailbox's policy, or for the one called `only`, that it is not under way to or done
-    for; with `again` also what is done. Returns the titles asked for.
+    """A row for each target of the mailbox's policy `but` these, or for the one called `only`, that it is not under way
+    to or done for; with `again` also what is done. Returns the titles asked for.
     """
     targets = targets_for(config, certificate.address, certificate.principal, certificate.authority)
-    kinds = {title: target.kind for title, target in targets.items() if only in {None, title}}
+    kinds = {title: target.kind for title, target in targets.items() if only in {None, title} and title not in but}
     return deliveries.ask(connection, certificate.id, certificate.address, kinds, now, again=again)
 
 
 def why_over(
     connection: sa.Connection, config: Config, one: Delivery, certificate: StoredCertificate, now: datetime
 ) -> str | None:
-    """Why nobody wants this delivery any more; None where it is still wanted."""
+    """Why nobody wants this delivery any more, or it can never be; None where it is still wanted."""
     gone = _why_not_theirs(connection, config, certificate)
     if gone is not None:
         return gone
@@ -61,7 +63,7 @@ def why_over(
         return f"the mailbox's policy has no target {one.target} any more"
     if deliveries.is_overtaken(connection, one.id):
         return "a newer certificate is there already"
-    return None
+    return mailbox_keys.get(connection, certificate.key_id).why_not_here if targets[one.target].takes_key else None
 
 
 def _why_not_theirs(connection: sa.Connection, config: Config, certificate: StoredCertificate) -> str | None:

@@ -26,7 +26,7 @@ from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.database import Database
 from acme_milter.store.deliveries import Delivery
 from acme_milter.worker.delivery_job import LEASE, Job
-from acme_milter.worker.delivery_keys import KeydFiles
+from acme_milter.worker.delivery_keys import KeydFiles, KeyNotHere
 from acme_milter.worker.delivery_plan import why_over
 from acme_milter.worker.delivery_results import DeliveryResults
 from acme_milter.worker.withdrawing import why_unused
@@ -125,6 +125,8 @@ class DeliveryWork:
         self._allow(job, section.timeout)
         try:
             return do(self._target(section))
+        except KeyNotHere as destroyed:  # since its turn began
+            self._results.ended(job, str(destroyed))
         except DeliveryFailed as failure:
             self._results.failed(job, failure)
         except Exception as error:  # noqa: BLE001 the edge of a target: a mistake of ours holds up one job, visibly

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from acme_milter.cli.main import cli
 from acme_milter.report.mailbox_timeline import mailbox_timeline
 from acme_milter.report.status import status
-from acme_milter.store import revocations
+from acme_milter.store import mailbox_keys, revocations, timeline
 from tests.delivery.depot import ALICE, BOB, Depot
 
 HOOK = {"to": "hook", "argv": ["/bin/sh", "-c", "echo in the webmail of $ACME_MILTER_LOCAL"]}
@@ -114,7 +114,7 @@ def test_retry_has_failed_ones_tried_again_and_nobody_elses(depot: Depot) -> Non
 
 def test_run_delivers_what_a_changed_policy_lacks(depot: Depot) -> None:
     depot.listen()
-    assert "nothing is missing" in run(depot, "deliver", "run", ALICE).stdout
+    assert "nothing is missing" in run(depot, "deliver", "run", ALICE, "--target", "hook").stdout
     depot.configure([HOOK, {**HOOK, "name": "archive"}])
     assert run(depot, "deliver", "run", "--missing", "--target", "nothing").stderr == "there is nothing to do\n"
     result = run(depot, "deliver", "run", "--missing", "--domain", "org.example")
@@ -122,6 +122,27 @@ def test_run_delivers_what_a_changed_policy_lacks(depot: Depot) -> None:
     assert document(depot, "deliver", "run", "--missing")["results"] == []
     result = run(depot, "deliver", "run", "-", "--again", given=f"{ALICE}\n# nobody\n")
     assert result.stdout == f"{ALICE}: on its way to hook\n"
+
+
+def test_run_names_what_is_on_its_way_what_has_failed_and_whose_key_is_gone(depot: Depot) -> None:
+    depot.listen()
+    result = run(depot, "deliver", "run", ALICE, "--again", "--target", "away")
+    assert (result.exit_code, result.stdout) == (
+        0, f"{ALICE}: on its way to away already; look with: acme-milter deliver list {ALICE}\n",
+    )  # fmt: skip
+    result = run(depot, "deliver", "run", ALICE, "--again", "--target", "refusing")
+    assert result.exit_code == 0
+    assert f"refusing; why: acme-milter deliver list {ALICE}" in result.stdout
+    assert f"acme-milter deliver retry {ALICE}" in result.stdout
+    with depot.database.write() as connection:
+        (line,) = timeline.certificates_of(connection, ALICE)
+        mailbox_keys.destroy(connection, line.key_id, depot.now)
+    depot.configure([HOOK, {**HOOK, "name": "public", "formats": []}])
+    result = run(depot, "deliver", "run", ALICE, "--again")
+    why = f"the key was destroyed on {depot.now:%Y-%m-%d}, once it was given out (custody: deliver_once)"
+    assert (result.exit_code, result.stdout) == (0, f"{ALICE}: on its way to public; not to hook: {why}\n")
+    result = run(depot, "deliver", "run", ALICE, "--again", "--target", "hook")
+    assert (result.exit_code, f"acme-milter cert renew {ALICE}" in result.stderr) == (1, True)
 
 
 def test_run_for_more_than_one_mailbox_is_asked_for_twice(depot: Depot) -> None:

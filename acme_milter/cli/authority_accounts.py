@@ -90,6 +90,8 @@ def _remark(row: dict[str, Any]) -> str:
         return f"; waits until {row['waits_for']} open challenges are answered"
     if row.get("cancelled"):
         return f"; {row['cancelled']} open orders ended"
+    if row.get("ordered_anew"):
+        return f"; open orders that are made anew with the next account: {row['ordered_anew']}"
     if row["outcome"] in {"registered", "agreed"} and row["terms"]:
         return f"; terms agreed to: {row['terms']}"
     return ""

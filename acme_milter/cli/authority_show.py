@@ -28,6 +28,8 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
     click.echo(f"  directory: {document['directory']}  preset: {document['preset']}  account: {document['account']}")
     if document["paused"] is not None:
         click.echo(f"  paused: {document['paused']['reason']}")
+    if (health := document["health"])["last_error"] is not None:
+        click.echo(f"  {health['state']} since {_day(health['since'] or health['failed_at'])}: {health['last_error']}")
     for account in document["accounts"]:
         for line in _lines(account):
             click.echo(f"  {line}")

@@ -7,9 +7,10 @@ import sqlalchemy as sa
 
 from acme_milter.config.schema import Config
 from acme_milter.enrollment.staging import is_staging
+from acme_milter.report.authority_health import health_row
 from acme_milter.report.rows import Row, instant
 from acme_milter.report.unanswerable import Unanswerable
-from acme_milter.store import accounts, pauses
+from acme_milter.store import accounts, authority_health, pauses
 from acme_milter.store.accounts import StoredAccount
 
 SCHEMA = "acme-milter/authority-show/1"
@@ -30,6 +31,7 @@ def authority_show(connection: sa.Connection, config: Config, now: datetime, aut
         "preset": settings.preset,
         "account": settings.account,
         "paused": None if pause is None else {"reason": pause.reason, "until": instant(pause.until)},
+        "health": health_row(authority_health.get(connection, authority)),
         "accounts": [
             _account(connection, account, settings.directory, now) for account in accounts.every(connection, authority)
         ],

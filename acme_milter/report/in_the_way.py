@@ -8,12 +8,16 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from acme_milter.enrollment.lost_account import remedy_in
 from acme_milter.report.key_exchange import try_at_once
 from acme_milter.report.rows import Row, counted
 from acme_milter.store import accounts, departures, queue
 
 LATE = timedelta(minutes=15)
 """Greylisting is over by then: a reply that still waits is worth a look."""
+
+BROKEN = timedelta(hours=1)
+"""What is broken for so long needs a person, whatever it is."""
 
 MOST = 20
 CAA = "CAA of "
@@ -55,7 +59,19 @@ def needs(connection: sa.Connection, document: Mapping[str, object], now: dateti
             f"{row['text']} ({counted(row['mailboxes'], 'mailbox waits', 'mailboxes wait')})",
             "acme-milter check --online",
         )
+    yield from _lost_accounts(document, now)
     for account in accounts.exchanges_that_fail(connection, MOST):
         where = f"{account.authority} for {account.scope}" if account.scope else account.authority
         text = f"nothing begins with {where} before its account's next key is in use: {account.last_error}"
         yield "account", text, try_at_once(account)
+
+
+def _lost_accounts(document: Mapping[str, object], now: datetime) -> Iterator[tuple[str, str, str]]:
+    """Authorities that have lost our account, in the hour before `status` tells of them as of any broken one."""
+    rows = document["authorities"]
+    assert isinstance(rows, list)
+    for row in rows:
+        health = row["health"]
+        remedy, since = remedy_in(health["last_error"]), health["since"]
+        if remedy is not None and (since is None or datetime.fromisoformat(since) > now - BROKEN):
+            yield "account", health["last_error"], remedy

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from acme_milter.certificate.usage import KeyUsageKind
 from acme_milter.config.schema import Config
 from acme_milter.config.sources import LIST
+from acme_milter.enrollment.lost_account import remedy_in
 from acme_milter.enrollment.model import BACKGROUND_CAUSES, Enrollment, State
 from acme_milter.mailboxes.asking import ask_about
 from acme_milter.mailboxes.record import ONCE_ASKED_FOR, CameAs
@@ -159,14 +160,14 @@ def _under_way(now: datetime, story: Story, order: Enrollment) -> Why:
             f"The order for {address} is planned, and {authority} is broken since"
             f" {health.open_since:%Y-%m-%d %H:%M} UTC: {health.last_error or order.last_error}.{before}"
         )
-        return Why("authority-broken", text, f"acme-milter authority show {authority}")
+        return Why("authority-broken", text, remedy_in(health.last_error) or f"acme-milter authority show {authority}")
     if order.last_error is not None:
         again = order.next_attempt_at or now
         text = (
             f"The order for {address} at {authority} is {order.state.value} and meets a difficulty: {order.last_error}."
             f" The next attempt is at {again:%Y-%m-%d %H:%M} UTC.{before}"
         )
-        return Why("trying", text, f"acme-milter mailbox show {address}")
+        return Why("trying", text, remedy_in(order.last_error) or f"acme-milter mailbox show {address}")
     observed = story.known.policy is not None and story.known.policy.mode == "observe"
     if observed and order.state is State.AWAITING_MAIL:
         text = f"{address} is in mode: observe: its challenge is not answered, so no certificate comes.{before}"

@@ -18,7 +18,9 @@ from acme_milter.store import accounts, audit, enrollments
 from acme_milter.store.accounts import StoredAccount
 from acme_milter.store.database import Database
 from acme_milter.worker.authorities import Authorities, AuthorityUnusable
+from acme_milter.worker.breaker import judged, tell
 from acme_milter.worker.control import Answer
+from acme_milter.worker.lost_account import healed, is_lost, order_anew
 from acme_milter.worker.rollover import Rollover
 
 Document = dict[str, object]
@@ -55,11 +57,20 @@ class AuthorityCalls:
             before = self._known(name)
             account = self.authorities.account(name, address, anew=bool(header.get("again")))
             outcome = "already-registered" if account.id in before else "registered"
+            if outcome == "registered":
+                self._mended(name)
             if header.get("agree"):
                 account = self._agree(account)
                 outcome = "agreed" if outcome == "already-registered" else outcome
             results.append(_row(account, outcome))
         return {"authority": name, "accounts": results}
+
+    def _mended(self, name: str) -> None:
+        """Another account is in the place of one that the authority had lost: nobody needs to wait for a probe."""
+        now = self.clock()
+        with self.database.write() as connection:
+            change = judged(connection, name, healed, now)
+        tell(*change)
 
     def _agree(self, account: StoredAccount) -> StoredAccount:
         """RFC 8555 §7.3.3: the account object says so, and we keep to what."""
@@ -103,24 +114,28 @@ class AuthorityCalls:
         if account.is_changing:
             raise Impossible("its key is being exchanged; wait for that, see: acme-milter authority show")
         client = self.authorities.client_with(account)
+        lost = False
         try:
             client.deactivate_account()
         except ServerRefused as refused:
             # §7.3.6: what a closed account's requests are answered; so it was closed by an earlier one of these. An
             # authority that was set up anew knows it no more: only by closing it here another one can be made.
-            closed = refused.kind is ErrorType.UNAUTHORIZED and _status(refused) == 401
-            if not closed and refused.kind is not ErrorType.ACCOUNT_DOES_NOT_EXIST:
+            closed, lost = refused.kind is ErrorType.UNAUTHORIZED and _status(refused) == 401, is_lost(refused)
+            if not closed and not lost:
                 raise
-        now, cancelled = self.clock(), 0
+        now, ended = self.clock(), 0
         with self.database.write() as connection:
             accounts.deactivate(connection, account.id, now)
             for one in accounts.open_enrollments(connection, account):
                 enrollment = enrollments.get(connection, one)
                 assert enrollment is not None
                 with contextlib.suppress(enrollments.StaleVersion):
-                    ended = Cancelled(last_error="the account that it was ordered with was deactivated")
-                    enrollments.save(connection, advance(enrollment, ended, now))
-                    cancelled += 1
+                    if lost:
+                        order_anew(connection, enrollment, now)
+                    else:
+                        cancel = Cancelled(last_error="the account that it was ordered with was deactivated")
+                        enrollments.save(connection, advance(enrollment, cancel, now))
+                    ended += 1
             details = {"authority": account.authority, "scope": account.scope, "account": account.url}
             audit.record(connection, Event.ACCOUNT_DEACTIVATED, at=now, details=details)
         log_event(
@@ -128,9 +143,10 @@ class AuthorityCalls:
             authority=account.authority,
             scope=account.scope or None,
             account=account.url,
-            cancelled=cancelled,
+            cancelled=0 if lost else ended,
+            ordered_anew=ended if lost else None,
         )
-        return _row(account, "deactivated") | {"cancelled": cancelled}
+        return _row(account, "deactivated") | {"cancelled": 0 if lost else ended, "ordered_anew": ended if lost else 0}
 
     def _name(self, header: Document) -> str:
         name, known = str(header.get("authority")), self.config().authorities

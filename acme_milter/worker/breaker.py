@@ -2,7 +2,8 @@
 """The circuit breaker: when an authority counts as broken, and how it is found out that it has healed (F-14).
 
 A failure is an answer that no order could have had another fate with: no connection, TLS, a timeout, 5xx, nonsense.
-"Too many" is not one (it pauses, and says for how long), nor is a refusal, which is about one mailbox or one account.
+"Too many" is not one (it pauses, and says for how long), nor is a refusal, which is about one mailbox or one account;
+but that the account does not exist is one: no order of anybody who has it can be placed.
 What ends a row of failures is an order that was taken: a broken authority may still answer every question from a cache.
 
     closed ── FAILURES in a row ──► open ── it answers the probe ──► half open ── one order is taken ──► closed
@@ -49,11 +50,14 @@ TRIAL_LASTS = timedelta(minutes=5)
 EVERY = timedelta(seconds=5)
 
 
+_OF_EVERYBODY = frozenset({ErrorType.SERVER_INTERNAL, ErrorType.ACCOUNT_DOES_NOT_EXIST})
+
+
 def is_failure(error: AcmeError) -> bool:
     """Whether the error speaks against the authority as a whole."""
     if isinstance(error, RateLimited):
         return False
-    return isinstance(error, ServerBusy | BadAnswer) or error.kind is ErrorType.SERVER_INTERNAL
+    return isinstance(error, ServerBusy | BadAnswer) or error.kind in _OF_EVERYBODY
 
 
 def after_failure(health: Health, error: str, now: datetime, enrollment_id: str) -> Health:

@@ -24,6 +24,7 @@ from acme_milter.worker.custody import brought_key
 from acme_milter.worker.following import open_next
 from acme_milter.worker.identifiers import has_changed_hands
 from acme_milter.worker.issuance import Issuance
+from acme_milter.worker.lost_account import is_lost, told_of
 from acme_milter.worker.order_desk import OrderDesk
 from acme_milter.worker.reading import Reading
 from acme_milter.worker.step import OrderDied, Step
@@ -87,6 +88,8 @@ class OrderDriver:
                 raise
             return self._fail(enrollment, str(gone), again=True)  # no other account can see the order
         except ServerRefused as refused:
+            if is_lost(refused):
+                raise told_of(self._desk.database, enrollment, refused) from None
             # Signed with a key that was exchanged meanwhile, it will be taken with the new one.
             stale = self._desk.authorities.key_has_just_changed(enrollment)
             if refused.temporary or stale or wants_agreement(refused):

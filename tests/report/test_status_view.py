@@ -9,10 +9,23 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from acme_milter.enrollment.lost_account import in_words
 from acme_milter.enrollment.model import State
+from acme_milter.report.authority_show import authority_show
 from acme_milter.report.member import with_sourced
 from acme_milter.report.status import status
-from acme_milter.store import deliveries, delivery_lists, enrollments, holds, overview, pauses, source_runs, timeline
+from acme_milter.store import (
+    authority_health,
+    deliveries,
+    delivery_lists,
+    enrollments,
+    holds,
+    overview,
+    pauses,
+    source_runs,
+    timeline,
+)
+from acme_milter.store.authority_health import Health
 from acme_milter.store.schema import account
 from acme_milter.store.schema import delivery as table
 from acme_milter.worker.view_call import ViewCall
@@ -73,6 +86,21 @@ def test_an_exchange_of_keys_that_fails_needs_a_person_and_one_that_goes_on_does
     assert need["command"] == "acme-milter authority rollover ca"
     assert "nothing begins with ca before its account's next key is in use" in need["text"]
     assert "connection refused" in need["text"]
+
+
+@pytest.mark.parametrize("hours", [0, 2])
+def test_an_authority_that_has_lost_our_account_needs_a_person_at_once(
+    story: Story, tmp_path: Path, hours: int
+) -> None:
+    words = in_words("ca", "", "accountDoesNotExist 400")
+    since = NOW - timedelta(hours=hours)
+    with story.database.write() as connection:
+        authority_health.put(connection, Health(authority="ca", failures=5, open_since=since, last_error=words))
+    (need,) = view(story, tmp_path)["needs_you"]
+    assert words in need["text"]
+    with story.database.read() as connection:
+        shown = authority_show(connection, configuration(tmp_path), NOW, "ca")
+    assert shown["health"]["last_error"] == words  # type: ignore[index]  # a view's document
 
 
 def test_how_long_an_order_took_does_not_grow_with_what_becomes_of_its_certificate(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from acme_milter.enrollment.lost_account import in_words
 from acme_milter.enrollment.model import State
 from acme_milter.report.why import why
 from acme_milter.store import authority_health, holds, pauses, renewals
@@ -66,6 +67,20 @@ def key_exchange_waits(story: Story) -> None:
     story.ordered("bob@org.example", State.AWAITING_MAIL, account_id="a", order_url="https://ca.example/o")
 
 
+LOST = in_words("ca", "", "accountDoesNotExist 400: no such account")
+ANOTHER = "acme-milter authority deactivate ca --yes; then: acme-milter authority register ca --again"
+
+
+def account_lost(story: Story) -> None:
+    story.ordered(ALICE, State.ORDERING, last_error=LOST)
+
+
+def account_lost_before(story: Story) -> None:
+    story.ordered(ALICE, State.PLANNED)
+    with story.database.write() as connection:
+        authority_health.put(connection, Health(authority="ca", failures=5, open_since=NOW - DAY, last_error=LOST))
+
+
 def waiting(story: Story) -> None:
     story.ordered(ALICE, State.PLANNED, cause="renewal")
 
@@ -119,6 +134,8 @@ def renewal_failed(story: Story) -> None:
             "Connection refused; the next try is at 2026-11-22 13:00 UTC",
             "acme-milter authority rollover ca",
         ),
+        (account_lost, "trying", "does not know our account any more", ANOTHER),
+        (account_lost_before, "authority-broken", "does not know our account any more", ANOTHER),
         (waiting, "waiting", "waits for the background pace", "acme-milter status"),
         (planned, "has-certificate", "Its renewal is planned for 2027-06-10", None),
         (renewals_held, "renewals-held", "900 of 1000", "acme-milter hold release renewals:ca"),

@@ -24,15 +24,21 @@ SCHEMA = "acme-milter/check/1"
 def check(ctx: click.Context, online: bool, as_json: bool) -> None:
     """Report every fault of the configuration, each as FILE:LINE: KEY: what is wrong.
 
-    Exit status 0 when there is none, 78 otherwise, 77 when the caller may not read it. A line that begins with
-    "note:" is no fault, but keeps this machine from working as it stands. Nothing is started and, without --online,
-    nobody is asked over the network; files that the configuration names are looked at as far as the caller may.
+    Exit status 0 when there is none, 78 otherwise, 77 when the caller may not read it, 75 when --online finds an
+    authority that does not answer. A line that begins with "note:" is no fault, but keeps this machine from working as
+    it stands. Nothing is started and, without --online, nobody is asked over the network; files that the configuration
+    names, secrets among them, are looked at as far as the caller may.
     """
     if as_json:
         _check_as_json(ctx, online=online)
     config = load_config_or_exit(ctx, files=True)
-    for note in (*_notes(config), *(dict.fromkeys(found.text for found in _permissions(config, online) if found.text))):
+    permissions = _permissions(config, online)
+    for note in (*_notes(config), *_texts(permissions, faults=False)):
         click.echo(f"note: {note}", err=True)
+    unreachable = _texts(permissions, faults=True)
+    if unreachable:
+        click.echo("\n".join(unreachable), err=True)
+        ctx.exit(ExitCode.TRY_LATER)
     sources = f", {_count(len(config.sources), 'source', 'sources')}" if config.sources else ""
     click.echo(
         f"configuration ok: {_count(len(config.members), 'mailbox', 'mailboxes')}"
@@ -49,6 +55,11 @@ def _permissions(config: "Config", online: bool) -> Sequence["Found"]:
     return tuple(permissions(config))
 
 
+def _texts(permissions: Sequence["Found"], *, faults: bool) -> list[str]:
+    """Each once, however many domains it is about."""
+    return list(dict.fromkeys(found.text for found in permissions if found.text and found.is_fault is faults))
+
+
 def _check_as_json(ctx: click.Context, *, online: bool) -> None:
     from acme_milter.config.loader import ConfigFaults, load
 
@@ -62,7 +73,10 @@ def _check_as_json(ctx: click.Context, *, online: bool) -> None:
         answer["sources"] = list(config.sources)
         answer["notes"] = list(_notes(config))
         if online:
-            answer["caa"] = [found.as_row() for found in _permissions(config, online)]
+            permissions = _permissions(config, online)
+            answer["caa"] = [found.as_row() for found in permissions]
+            answer["unreachable"] = unreachable = _texts(permissions, faults=True)
+            answer["ok"], code = not unreachable, ExitCode.TRY_LATER if unreachable else ExitCode.OK
     except ConfigFaults as found:
         answer["ok"] = False
         answer["faults"] = [

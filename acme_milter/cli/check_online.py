@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What `check --online` asks others: each authority for its name, and the DNS for each domain's CAA records."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ class Found:
     authority: str
     permission: str
     text: str = ""
+    is_fault: bool = False
+    """The authority does not answer, so that nothing can be ordered there; `text` is not about the domain then."""
 
     def as_row(self) -> dict[str, str]:
         return {
@@ -45,7 +48,7 @@ def permissions(config: "Config") -> Iterator[Found]:
         for name in wanted:
             known = names[name]
             if isinstance(known, Found):
-                yield Found(domain, name, known.permission, known.text)
+                yield dataclasses.replace(known, domain=domain)
             elif records is None:
                 yield Found(domain, name, "unclear", f"CAA of {domain}: {why}, and no authority may issue then")
             else:
@@ -54,14 +57,13 @@ def permissions(config: "Config") -> Iterator[Found]:
 
 
 def _names(name: str, authority: "Authority") -> tuple[str, ...] | Found:
-    """What the authority is called in CAA records; a Found for all domains where that is not known or not asked."""
+    """What the authority is called in CAA records; a Found for all domains where that is not known or not asked.
+
+    It is asked also where the answer does not matter: whether it can be reached does.
+    """
     from acme_milter.acme.network import Network
     from acme_milter.acme.problem import AcmeError
 
-    if authority.caa == "ignore":
-        return Found("", name, "unchecked")
-    if authority.caa_domains:
-        return tuple(authority.caa_domains)
     try:
         network = Network(authority.directory, ca_bundle=authority.ca_bundle, connections=1)
         try:
@@ -69,10 +71,14 @@ def _names(name: str, authority: "Authority") -> tuple[str, ...] | Found:
         finally:
             network.close()
     except AcmeError as error:
-        return Found("", name, "unchecked", f"authorities.{name}: {error}; CAA records were not looked at")
+        return Found("", name, "unchecked", f"authorities.{name}: {error}", is_fault=True)
     except OSError as error:
         text = f"authorities.{name}.ca_bundle: {authority.ca_bundle}: {error.strerror or 'no certificates in it'}"
-        return Found("", name, "unchecked", text)
+        return Found("", name, "unchecked", text, is_fault=True)
+    if authority.caa == "ignore":
+        return Found("", name, "unchecked")
+    if authority.caa_domains:
+        return tuple(authority.caa_domains)
     if not found:
         text = f"its directory names no caaIdentities, and authorities.{name}.caa_domains none either"
         return Found("", name, "unchecked", f"authorities.{name}: {text}; CAA records are not looked at")

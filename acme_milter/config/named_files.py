@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from acme_milter.config.delivery import LdapTarget
+from acme_milter.config.delivery import LdapTarget, SmimeaTarget, TargetCommon, TsigKey
 from acme_milter.config.document import Complain, Node, locate
 from acme_milter.config.policy import Defaults, DkimKey, Domain, Policy
 from acme_milter.config.schema import Authority
@@ -152,8 +152,18 @@ def _of_policies(defaults: Defaults, domains: Mapping[str, Domain]) -> Iterator[
         if policy.reply.config_directory is not None:
             yield [*place, "reply", "config_directory"], policy.reply.config_directory, "directory"
         for position, target in enumerate(policy.deliver):
-            if isinstance(target, LdapTarget) and target.ca_bundle is not None:
-                yield [*place, "deliver", position, "ca_bundle"], target.ca_bundle, "certificates"
+            yield from _of_target([*place, "deliver", position], target)
+
+
+def _of_target(place: Steps, target: TargetCommon) -> Iterator[_Named]:
+    match target:
+        case LdapTarget():
+            if target.ca_bundle is not None:
+                yield [*place, "ca_bundle"], target.ca_bundle, "certificates"
+            if target.bind is not None:
+                yield from _of_secret([*place, "bind", "password"], target.bind.password)
+        case SmimeaTarget(tsig=TsigKey(secret=secret)):
+            yield from _of_secret([*place, "tsig", "secret"], secret)
 
 
 def written_policies(defaults: Defaults, domains: Mapping[str, Domain]) -> Iterator[tuple[Steps, Policy]]:

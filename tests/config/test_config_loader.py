@@ -261,6 +261,30 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
     assert load(path).managed()
 
 
+def test_secrets_of_delivery_are_looked_at_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "loose").write_text("x")
+    (tmp_path / "loose").chmod(0o644)
+    text = (
+        "authorities: {a: {preset: castle, agree_tos: true}}\n"
+        "defaults:\n  deliver:\n"
+        "    - {to: ldap, uri: 'ldaps://d.example', base: 'dc=d', bind: {dn: 'cn=a', password: {file: gone}}}\n"
+        "    - to: smimea\n      mode: nsupdate\n      server: ns.example\n"
+        "      tsig: {key_name: k, secret: {file: loose}}\n"
+        "domains: {example.org: {mailboxes: {list: []}}}\n"
+    )
+    path = written(tmp_path, text)
+    load(path)
+    with pytest.raises(ConfigFaults) as caught:
+        load(path, files=True)
+    assert [str(fault).removeprefix(f"{path}:") for fault in caught.value.faults] == [
+        f"4: defaults.deliver[0].bind.password.file: names {tmp_path}/gone: No such file or directory",
+        (
+            f"8: defaults.deliver[1].tsig.secret.file: the secret {tmp_path}/loose can be used by group or others"
+            f" (mode 0644); run: chmod 0600 {tmp_path}/loose"
+        ),
+    ]
+
+
 def test_named_files_are_looked_at_on_request(tmp_path: Path) -> None:
     (tmp_path / "loose").write_text("x")
     (tmp_path / "loose").chmod(0o644)

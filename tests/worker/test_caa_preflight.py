@@ -3,6 +3,7 @@
 
 import dataclasses
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from acme_milter.lab.processes import wait_until
 from acme_milter.worker.caa import Answer, CaaCheck, CaaLookup, Permission
 from acme_milter.worker.order_driver import OrderDriver
 from acme_milter.worker.validation import LOOK_AT_CAA
+from tests.forked_commands import run_forked
 from tests.worker.conftest import MakeOrderBench
 from tests.worker.order_bench import OrderBench
 from tests.worker.site import DOMAIN, Site
@@ -203,6 +205,30 @@ def test_an_authority_without_a_name_is_not_checked_which_is_said_once(
     assert line.startswith("-: caa-unchecked authority=ca error=")
     assert "authorities.ca.caa_domains" in line
     assert zone.names.questions == []
+
+
+@pytest.mark.parametrize("asks", [{}, {"caa": "ignore"}, {"caa_domains": ["ca.example"]}])
+def test_check_online_ends_with_75_where_an_authority_cannot_be_reached(
+    site: Site, tmp_path: Path, asks: dict[str, object]
+) -> None:
+    path = tmp_path / "acme-milter.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        nobody = f"https://127.0.0.1:{taken.getsockname()[1]}/directory"
+    document = {
+        "version": 1,
+        "dns": {"nameservers": [site.names.address]},
+        "authorities": {"ca": {"directory": nobody, "agree_tos": True, **asks}},
+        "domains": {name: {"mailboxes": {"list": [f"a@{name}"]}} for name in (DOMAIN, f"b.{DOMAIN}")},
+    }
+    path.write_text(yaml.safe_dump(document))
+    path.chmod(0o600)
+    command = [sys.executable, "-m", "acme_milter", "--config", str(path), "check", "--online"]
+    done = run_forked(command)
+    assert (done.returncode, done.stdout) == (75, "")
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+    assert line.startswith("authorities.ca: 127.0.0.1")
+    answer = json.loads(run_forked([*command, "--json"]).stdout)
+    assert (answer["ok"], answer["unreachable"]) == (False, [line])
 
 
 def test_check_online_says_who_may_not_issue_and_what_to_add(site: Site, tmp_path: Path) -> None:

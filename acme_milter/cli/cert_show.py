@@ -18,6 +18,7 @@ _LINES = (
     ("not_before", "not before"),
     ("not_after", "not after"),
     ("key", "key"),
+    ("key_not_here", "no private key"),
     ("renewal_due_at", "renewal"),
     ("revocation_asked_at", "revocation asked for"),
     ("revoked_at", "revoked"),

@@ -12,7 +12,7 @@ from acme_milter.enrollment.staging import is_staging
 from acme_milter.report.member import look_up
 from acme_milter.report.rows import Row, instant
 from acme_milter.report.unanswerable import Unanswerable
-from acme_milter.store import certificates, timeline
+from acme_milter.store import certificates, mailbox_keys, timeline
 from acme_milter.store.timeline import CertificateLine, Condition
 
 LIST_SCHEMA = "acme-milter/cert-list/1"
@@ -54,14 +54,19 @@ def certificate_list(
 
 
 def certificate_show(connection: sa.Connection, config: Config, now: datetime, *, wanted: str) -> Row:
-    """The certificate with the serial (hex, colons allowed) or of the mailbox ``wanted``, with its chain as PEM."""
+    """The certificate with the serial (hex, colons allowed) or of the mailbox ``wanted``, with its chain as PEM.
+    ``key_not_here``: why there is no private key to it, for people, if there is none.
+    """
     line = _with_serial(connection, wanted) if "@" not in wanted else _of_mailbox(connection, config, now, wanted)
     renewal = timeline.renewal_of(connection, line.id)
     wish = timeline.revocations_of(connection, [line.id]).get(line.id)
+    key = mailbox_keys.get(connection, line.key_id)
     return {
         "schema": SCHEMA,
         "at": now.isoformat(),
         **certificate_row(line),
+        "key_not_here": key.why_not_here,
+        "key_destroyed_at": instant(key.destroyed_at),
         "renewal_due_at": None if renewal is None else instant(renewal.due_at),
         "revocation_asked_at": None if wish is None else instant(wish.asked_at),
         "revoked_at": None if wish is None else instant(wish.done_at),

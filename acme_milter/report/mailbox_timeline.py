@@ -14,6 +14,7 @@ from acme_milter.report.certificate_list import certificate_row
 from acme_milter.report.delivery_timeline import TOLD_BY_DELIVERIES, delivery_entries
 from acme_milter.report.mailbox_story import story_of
 from acme_milter.report.member import Known, look_up
+from acme_milter.report.noted_words import is_told_by, tells_first, words_of
 from acme_milter.report.rows import Row, instant
 from acme_milter.report.why import why_of
 from acme_milter.store import timeline
@@ -32,14 +33,15 @@ _CAUSES = {
     Cause.RENEWAL: "renewal",
 }
 # What the timeline tells from the tables themselves, and better.
-_TOLD = frozenset(
+TOLD = frozenset(
     {Event.ENROLLMENT_OPENED, Event.CHALLENGE_ACCEPTED, Event.REPLY_QUEUED, Event.REVOCATION_ASKED}
     | {Event.CERTIFICATE_ISSUED, Event.CERTIFICATE_REVOKED}
     | TOLD_BY_DELIVERIES
 )
 # The steps of an order as the audit trail names them, and what they are for people; None: told by the order itself.
-_STEPS: Mapping[str, str | None] = {
+STEPS: Mapping[str, str | None] = {
     "OrderingBegan": None,
+    "Moved": "order begun anew",
     "OrderPlaced": None,
     "ChallengeKnown": "waiting for the challenge mail",
     "ChallengeMailAccepted": None,
@@ -66,7 +68,6 @@ _DEPARTURES: Mapping[str, tuple[Event, str]] = {
     Departure.BOUNCED: (Event.REPLY_BOUNCED, "reply bounced"),
     Departure.UNKNOWN: (Event.REPLY_UNFOLLOWED, "what became of the reply is not known"),
 }
-_NOT_FOR_A_LINE = frozenset({"chain"})
 
 
 def mailbox_timeline(connection: sa.Connection, config: Config, now: datetime, *, address: str) -> Row:
@@ -75,15 +76,19 @@ def mailbox_timeline(connection: sa.Connection, config: Config, now: datetime, *
     known = story.known
     newest, older = story.orders[:1], story.orders[1:]
     by_enrollment = {line.enrollment_id: line for line in story.certificates}
-    entries = [*_arrival(known), *(_older(order, by_enrollment.get(order.id)) for order in older[:OLDER])]
+    notes = timeline.noted(connection, known.address, NOTES)
+    entries = [*_arrival(known, notes), *(_older(order, by_enrollment.get(order.id)) for order in older[:OLDER])]
     for order in newest:
         mails = timeline.mails(connection, order.id)
         entries += _order(order, mails, by_enrollment.get(order.id), now)
     entries += _revocations(connection, story.certificates)
     entries += delivery_entries(connection, known.address, now, _entry)
     past = {order.id for order in older}
-    notes = timeline.noted(connection, known.address, NOTES)
-    entries += [_note(noted) for noted in notes if noted.event not in _TOLD and not _is_past_step(noted, past)]
+    entries += [
+        _note(noted)
+        for noted in notes
+        if noted.event not in TOLD and not is_told_by(known.sourced, noted) and not _is_past_step(noted, past)
+    ]
     if story.renewal is not None and story.renewal.opened_at is None:
         window = "" if story.renewal.window_start is None else ", in the authority's window"
         entries.append(_entry(story.renewal.due_at, "renewal-planned", f"renewal planned{window}", planned=True))
@@ -142,11 +147,12 @@ def _entry(
     }
 
 
-def _arrival(known: Known) -> Iterator[Row]:
+def _arrival(known: Known, notes: Sequence[Noted]) -> Iterator[Row]:
     row = known.sourced
     if row is None:
         return
-    yield _entry(row.first_seen_at, "first-seen", f"first seen in the source {row.source}")
+    if not any(tells_first(row, noted) for noted in notes):
+        yield _entry(row.first_seen_at, "first-seen", f"first seen in the source {row.source}")
     if row.missing_since is not None:
         yield _entry(row.missing_since, "missing", f"not in the source {row.source} any more")
     if row.left_at is not None:
@@ -214,16 +220,11 @@ def _revocations(connection: sa.Connection, certificates: Sequence[CertificateLi
 
 def _is_past_step(noted: Noted, past: Set[str]) -> bool:
     """A step of an older order, or one that the order's own lines tell."""
-    return noted.event in _STEPS and (noted.enrollment_id in past or _STEPS[noted.event] is None)
+    return noted.event in STEPS and (noted.enrollment_id in past or STEPS[noted.event] is None)
 
 
 def _note(noted: Noted) -> Row:
-    text = _STEPS.get(noted.event) or " ".join(filter(None, [noted.event, _words(noted.details)]))
-    return _entry(noted.at, noted.event, text, order=noted.enrollment_id)
-
-
-def _words(details: Mapping[str, object]) -> str:
-    return " ".join(f"{key}={value}" for key, value in details.items() if key not in _NOT_FOR_A_LINE)
+    return _entry(noted.at, noted.event, STEPS.get(noted.event) or words_of(noted), order=noted.enrollment_id)
 
 
 def _keys(known: Known, current: CertificateLine | None, certificates: Sequence[CertificateLine]) -> Row:

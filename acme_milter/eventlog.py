@@ -126,6 +126,7 @@ class Event(StrEnum):
     SOURCE_FAILED = "source-failed"
     STORE_MIGRATED = "store-migrated"
     STORE_UNAVAILABLE = "store-unavailable"
+    TOKEN_JOIN_ASSUMED = "token-join-assumed"  # noqa: S105 -- a word of the log
     WITHDRAWAL_ASKED = "withdrawal-asked"
     WITHDRAWAL_FAILED = "withdrawal-failed"
     WORKER_UNREACHABLE = "worker-unreachable"

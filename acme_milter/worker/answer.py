@@ -100,9 +100,12 @@ class Answerer:
         if authority.preset == "rfc8823" and joining_matters(part1):
             # RFC 8823 §3 step 6 says only "concatenates", and authorities differ; a wrong guess burns the order.
             octets = len(part1.decoded)
+            key = f"authorities.{enrollment.authority}.token_join"
             log_event(
-                Event.LIBRARY_MESSAGE, message="token_join matters", authority=enrollment.authority, octets=octets
-            )
+                Event.TOKEN_JOIN_ASSUMED, rcpt=enrollment.at_hand, authority=enrollment.authority, order=enrollment.id,
+                token_join=joining, octets=octets,
+                hint=f"if the authority does not believe the reply, set {key} to another of its values",
+            )  # fmt: skip
         token = join_token(part1, self._vault.unseal_token(enrollment.id, enrollment.token_part2), joining)
         identifier = Mailbox.parse(enrollment.at_hand, allow_utf8=True)
         return compose_reply(

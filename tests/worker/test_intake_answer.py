@@ -64,6 +64,23 @@ def test_a_proven_challenge_is_swallowed_with_one_row_each_and_its_enrollment_mo
     )
 
 
+@pytest.mark.parametrize("octets", [32, 33])
+def test_where_the_rfc_leaves_the_joining_open_the_log_says_which_one_was_taken_if_it_matters(
+    make_bench: MakeBench, caplog: pytest.LogCaptureFixture, octets: int
+) -> None:
+    bench = make_bench()
+    enrollment = bench.expect()
+    text = base64.urlsafe_b64encode(bytes(range(octets))).decode("ascii")
+    with caplog.at_level("INFO", logger="acme_milter"):
+        assert bench.decide(good_mail(text).signed()).reason == Reason.ACCEPTED
+    said = [line for line in caplog.messages if "token" in line]
+    assert len(said) == (1 if octets % 3 else 0)
+    for line in said:
+        order = f"rcpt=<{RECIPIENT}> authority=ca order={enrollment.id}"
+        assert line.startswith(f"-: token-join-assumed {order} token_join=string octets={octets} hint=")
+        assert "authorities.ca.token_join" in line
+
+
 def test_the_stored_reply_is_the_one_that_rfc_8823_demands(bench: IntakeBench) -> None:
     raw = good_mail().set("Reply-To", " Responder@CA.Example").signed()
     assert bench.decide(raw).reason == Reason.ACCEPTED

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Documents that repeat what the code says must say the same."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -52,6 +53,18 @@ def test_the_conformance_table_names_files_that_exist() -> None:
     assert [
         name for name in named if not ((ROOT / "acme_milter" / name).exists() or (ROOT / "tests" / name).exists())
     ] == []
+
+
+def test_bootstrap_asks_systemd_only_about_daemons_that_have_a_unit(tmp_path: Path) -> None:
+    script = (ROOT / "script/bootstrap").read_text()
+    after = script[script.index("after_packages() {") : script.index("install_packages() {")]
+    stub = tmp_path / "update-rc.d"
+    stub.write_text('#!/bin/sh\necho "$1 $2 without_systemd=${_SKIP_SYSTEMD_NATIVE:-0}"\n')
+    stub.chmod(0o755)
+    program = f"set -eu\npolicy_is_ours= clusters_are_ours= new_daemons=' named slapd'\n{after}\nafter_packages"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(["sh", "-c", program], env={"PATH": path}, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["named disable without_systemd=0", "slapd disable without_systemd=1"]
 
 
 @pytest.mark.parametrize("script", ["bootstrap", "bench", "check", "demo", "format", "test", "years"])

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from acme_milter.enrollment.model import State
 from acme_milter.store import certificates, delivery_leases
 from acme_milter.store.certificates import StoredCertificate
+from acme_milter.store.delivery_rivals import BESIDE, MINE, MY_AGE, OTHER, THEIR_AGE, THEIRS
 from acme_milter.store.rehearsals import in_earnest
 from acme_milter.store.schema import certificate, enrollment
 from acme_milter.store.schema import delivery as table
@@ -166,23 +167,22 @@ def claim(connection: sa.Connection, target: str, *, owner: str, now: datetime, 
     Those of one mailbox go one at a time, the newest certificate last, so that it is what stays. What is to be taken
     back waits for nobody's turn, and nobody waits for its.
     """
-    other, mine, theirs = table.alias("other"), certificate.alias("mine"), certificate.alias("theirs")
-    older = sa.tuple_(theirs.c.stored_at, theirs.c.id) < sa.tuple_(mine.c.stored_at, mine.c.id)
-    brought = sa.and_(table.c.withdraw_why.is_(None), other.c.withdraw_why.is_(None))
+    brought = sa.and_(table.c.withdraw_why.is_(None), OTHER.c.withdraw_why.is_(None))
+    older = sa.and_(OTHER.c.next_attempt_at.is_not(None), brought, THEIR_AGE < MY_AGE)
     in_the_way = (
         sa.exists()
-        .select_from(other.join(theirs, theirs.c.id == other.c.certificate_id))
+        .select_from(OTHER.join(THEIRS, THEIRS.c.id == OTHER.c.certificate_id))
         .where(
-            other.c.address == table.c.address,
-            other.c.target == table.c.target,
-            other.c.id != table.c.id,
-            other.c.done_at.is_(None),
-            sa.or_(other.c.lease_until >= now, sa.and_(other.c.next_attempt_at.is_not(None), brought, older)),
+            OTHER.c.address == table.c.address,
+            OTHER.c.target == table.c.target,
+            OTHER.c.id != table.c.id,
+            OTHER.c.done_at.is_(None),
+            sa.or_(OTHER.c.lease_until >= now, older),
         )
     )
     found = connection.execute(
         sa.select(*COLUMNS)
-        .select_from(table.join(mine, mine.c.id == table.c.certificate_id))
+        .select_from(table.join(MINE, MINE.c.id == table.c.certificate_id))
         .where(UNDONE, table.c.target == target, table.c.next_attempt_at <= now, _unleased(now), ~in_the_way)
         .order_by(table.c.next_attempt_at)
         .limit(1)
@@ -196,21 +196,16 @@ def claim(connection: sa.Connection, target: str, *, owner: str, now: datetime, 
 
 def is_overtaken(connection: sa.Connection, delivery_id: str) -> bool:
     """Whether a newer certificate for the same use is at the target already: this one would take its place."""
-    other, mine, theirs = table.alias("other"), certificate.alias("mine"), certificate.alias("theirs")
     query = (
-        sa.select(other.c.id)
-        .select_from(
-            table.join(mine, mine.c.id == table.c.certificate_id)
-            .join(other, sa.and_(other.c.address == table.c.address, other.c.target == table.c.target))
-            .join(theirs, theirs.c.id == other.c.certificate_id)
-        )
+        sa.select(OTHER.c.id)
+        .select_from(BESIDE)
         .where(
             table.c.id == delivery_id,
-            other.c.done_at.is_not(None),
-            other.c.outcome.is_not(None),
-            other.c.withdraw_why.is_(None),
-            theirs.c.usage == mine.c.usage,
-            sa.tuple_(theirs.c.stored_at, theirs.c.id) > sa.tuple_(mine.c.stored_at, mine.c.id),
+            OTHER.c.done_at.is_not(None),
+            OTHER.c.outcome.is_not(None),
+            OTHER.c.withdraw_why.is_(None),
+            THEIRS.c.usage == MINE.c.usage,
+            THEIR_AGE > MY_AGE,
         )
         .limit(1)
     )

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from acme_milter.store.schema import certificate
+from acme_milter.store.delivery_rivals import BESIDE, MY_AGE, OTHER, THEIR_AGE
 from acme_milter.store.schema import delivery as table
 
 AGAIN = "+again"
@@ -83,20 +83,15 @@ def do_again(connection: sa.Connection, delivery_id: str, now: datetime, *, owne
     Newer certificates of the mailbox at the same target, whose place may have been taken, are brought once more, too.
     False: there is nothing to do.
     """
-    other, mine, theirs = table.alias("other"), certificate.alias("mine"), certificate.alias("theirs")
-    standing = sa.or_(other.c.done_at.is_(None), other.c.outcome.is_not(None))
+    standing = sa.or_(OTHER.c.done_at.is_(None), OTHER.c.outcome.is_not(None))
     rows = connection.execute(
-        sa.select(other.c.id, other.c.lease_owner, other.c.done_at, other.c.withdraw_why, other.c.begun_at)
-        .select_from(
-            table.join(mine, mine.c.id == table.c.certificate_id)
-            .join(other, sa.and_(other.c.address == table.c.address, other.c.target == table.c.target))
-            .join(theirs, theirs.c.id == other.c.certificate_id)
-        )
+        sa.select(OTHER.c.id, OTHER.c.lease_owner, OTHER.c.done_at, OTHER.c.withdraw_why, OTHER.c.begun_at)
+        .select_from(BESIDE)
         .where(
             table.c.id == delivery_id,
-            sa.tuple_(theirs.c.stored_at, theirs.c.id) >= sa.tuple_(mine.c.stored_at, mine.c.id),
+            THEIR_AGE >= MY_AGE,
             standing,
-            sa.or_(other.c.id == table.c.id, other.c.withdraw_why.is_(None)),
+            sa.or_(OTHER.c.id == table.c.id, OTHER.c.withdraw_why.is_(None)),
         )
     ).all()
     for row in rows:

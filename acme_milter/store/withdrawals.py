@@ -11,6 +11,7 @@ from acme_milter.enrollment.model import State
 from acme_milter.store import certificates, deliveries, delivery_leases
 from acme_milter.store.certificates import StoredCertificate
 from acme_milter.store.deliveries import UNDONE
+from acme_milter.store.delivery_rivals import BESIDE, MINE, MY_AGE, OTHER, THEIR_AGE, THEIRS
 from acme_milter.store.rehearsals import in_earnest
 from acme_milter.store.schema import certificate, enrollment, mailbox, revocation
 from acme_milter.store.schema import delivery as table
@@ -86,25 +87,19 @@ def is_replaced(connection: sa.Connection, delivery_id: str) -> bool:
     Where nobody knows whether this one was put there at all, any is believed to have been later but an older one that
     was there before this one began: that may lie beneath it.
     """
-    other, mine, theirs = table.alias("other"), certificate.alias("mine"), certificate.alias("theirs")
-    later = sa.tuple_(other.c.delivered_at, theirs.c.stored_at, theirs.c.id) > sa.tuple_(
-        table.c.delivered_at, mine.c.stored_at, mine.c.id
+    later = sa.tuple_(OTHER.c.delivered_at, THEIRS.c.stored_at, THEIRS.c.id) > sa.tuple_(
+        table.c.delivered_at, MINE.c.stored_at, MINE.c.id
     )
-    newer = sa.tuple_(theirs.c.stored_at, theirs.c.id) > sa.tuple_(mine.c.stored_at, mine.c.id)
-    since = sa.or_(table.c.begun_at.is_(None), other.c.delivered_at >= table.c.begun_at, newer)
+    since = sa.or_(table.c.begun_at.is_(None), OTHER.c.delivered_at >= table.c.begun_at, THEIR_AGE > MY_AGE)
     query = (
-        sa.select(other.c.id)
-        .select_from(
-            table.join(mine, mine.c.id == table.c.certificate_id)
-            .join(other, sa.and_(other.c.address == table.c.address, other.c.target == table.c.target))
-            .join(theirs, theirs.c.id == other.c.certificate_id)
-        )
+        sa.select(OTHER.c.id)
+        .select_from(BESIDE)
         .where(
             table.c.id == delivery_id,
-            other.c.id != table.c.id,
-            theirs.c.usage == mine.c.usage,
-            other.c.delivered_at.is_not(None),
-            sa.or_(other.c.done_at.is_(None), other.c.withdraw_why.is_(None)),
+            OTHER.c.id != table.c.id,
+            THEIRS.c.usage == MINE.c.usage,
+            OTHER.c.delivered_at.is_not(None),
+            sa.or_(OTHER.c.done_at.is_(None), OTHER.c.withdraw_why.is_(None)),
             sa.or_(sa.and_(table.c.delivered_at.is_(None), since), later),
         )
         .limit(1)

@@ -3,7 +3,6 @@
 
 import configparser
 import re
-import shutil
 import smtplib
 import subprocess
 from pathlib import Path
@@ -46,7 +45,10 @@ def test_the_main_cf_snippet_attaches_the_milter(unstarted: Any) -> None:
     unstarted.milter.kill()
     assert unstarted.send(CHALLENGE, "alice@org.example")[0] == 250
     assert unstarted.delivered("alice@org.example") == [CHALLENGE]
-    assert "warning" not in unstarted.postfix.log_text().replace("warning: connect to Milter service", "")
+    warnings = [line for line in unstarted.postfix.log_text().splitlines() if "warning" in line]
+    # Postfix compares a new file's time with the machine's: on a virtual machine they differ now and then.
+    others = [line for line in warnings if "connect to Milter service" not in line and "system clock" not in line]
+    assert others == []
 
 
 def test_the_snippet_and_the_laboratory_treat_a_failing_milter_alike() -> None:
@@ -103,12 +105,11 @@ def test_each_role_has_a_unit_that_closes_what_it_does_not_need(unit: Path, tmp_
     assert service["NoNewPrivileges"] == "yes"
     assert service["CapabilityBoundingSet"] == ""
     assert service["ProtectSystem"] == "strict"
-    # Only where systemd is: it is the one to know its own keys.
-    if shutil.which("systemd-analyze"):
-        copy = tmp_path / unit.name
-        copy.write_text(unit.read_text().replace("/usr/local/bin/acme-milter", "/bin/true"))
-        done = subprocess.run(["systemd-analyze", "verify", str(copy)], capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    # It is the one to know its own keys.
+    copy = tmp_path / unit.name
+    copy.write_text(unit.read_text().replace("/usr/local/bin/acme-milter", "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", str(copy)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
 def test_every_role_has_a_unit() -> None:

@@ -111,7 +111,7 @@ def test_everybody_gets_one_certificate_although_the_first_authority_and_then_th
     said = said_on_the_page(two, alice=later[-1])
     assert "broken since" in said["authority list"]
     assert "takes no orders since" in said["status"]
-    assert "enrollment-moved from=testca to=second" in said["mailbox show"]
+    assert "order moved from testca to second: " in said["mailbox show"]
     rows = json.loads(two.run_command("authority", "list", "--json").stdout)["authorities"]
     assert {row["authority"]: row["health"]["state"] for row in rows} == {AUTHORITY: "broken", SECOND: "ok"}
     # What was under way at the first one has ended with its order; what had not begun was moved.

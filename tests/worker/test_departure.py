@@ -380,7 +380,9 @@ def test_a_late_reply_is_no_trouble_any_more_when_its_order_is_over_and_its_host
 
     def told() -> list[str]:
         with bench.database.read() as connection:
-            return [text for _kind, text, _command in in_the_way.needs(connection, {"caa": []}, later)]
+            return [
+                text for _kind, text, _command in in_the_way.needs(connection, {"caa": [], "authorities": []}, later)
+            ]
 
     def followed_after_tidying() -> bool:
         Janitor(database=bench.database, clock=bench.clock).tidy()

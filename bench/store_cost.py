@@ -93,6 +93,8 @@ class _FilledLab(Lab):
             self.roles = ChildProcess(self.command(name), log=self.run_log, name=name)
             self.roles.start()
             self._started.append(self.roles)
+        # Our own output is for figures, and the worker would tell there that it has to wait for keyd.
+        wait_until(self.config.keys.socket.exists, "keyd", timeout=20)
         self.worker = Worker(self.config)
         self._started.append(self.worker)
         self.worker.start(threading.Event())

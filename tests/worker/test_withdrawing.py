@@ -359,7 +359,7 @@ def test_the_other_half_of_a_pair_hears_nothing_of_one_that_goes(stack: ExitStac
         taken.append(parcel)
         return bring(parcel)
 
-    wall.deliver = deliver  # type: ignore[method-assign]
+    wall.deliver = deliver  # type: ignore[method-assign]  # of this one wall
     signs, encrypts = depot.issue(usage=KeyUsageKind.SIGN), depot.issue(usage=KeyUsageKind.ENCRYPT)
     delivering = depot.delivering(wall)
     delivering.work_off("hook")

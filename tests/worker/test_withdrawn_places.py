@@ -183,7 +183,7 @@ def test_an_older_one_that_is_to_go_as_well_by_then_is_not_brought_once_more(dep
             assert withdraw(depot, target="hook") == [("withdrawing", ["hook"])]
         return take_down(gone)
 
-    wall.withdraw = meanwhile  # type: ignore[method-assign]
+    wall.withdraw = meanwhile  # type: ignore[method-assign]  # of this one wall
     with depot.database.write() as connection:
         revocations.ask(connection, newer, 1, depot.now, by="test")
     withdraw(depot, gone=True)
@@ -284,9 +284,9 @@ def test_what_was_put_there_half_over_its_predecessor_goes_when_it_is_revoked(
         bring(parcel)
         raise DeliveryFailed("put there, and then the reload failed", permanent=True)
 
-    wall.deliver = half  # type: ignore[method-assign]
+    wall.deliver = half  # type: ignore[method-assign]  # of this one wall
     depot.delivering(wall).work_off("hook")
-    wall.deliver = bring  # type: ignore[method-assign]
+    wall.deliver = bring  # type: ignore[method-assign]  # of this one wall
     with depot.database.write() as connection:
         revoke(connection, depot.config, newer, 1, depot.now, by="test")
     depot.delivering(wall).work_off("hook")

@@ -291,7 +291,7 @@ def _bound(path: Path, mode: int) -> tuple[socket.socket, tuple[int, int]]:
         listener.listen(128)
         listener.setblocking(False)
         made = path.lstat()
-    except BaseException:
+    except BaseException:  # Ctrl-C included: nothing stays open
         listener.close()
         raise
     return listener, (made.st_dev, made.st_ino)
